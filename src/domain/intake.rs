@@ -40,7 +40,9 @@ use crate::domain::ledger::entry::{
     DeterminationWithdrawn, IncidentOpened, PolicyAdopted, Reason, ScheduleRecorded, SignatureRecord,
 };
 use crate::domain::ledger::steps::{CompromiseClass, DirectionRecorded, Notification, ProfileInForce};
-use crate::domain::names::{DeterminationId, Digest, DirectionId, Eui64, IncidentId, KeyLabel, PartyId, PersonId};
+use crate::domain::names::{
+    DeterminationId, Digest, DirectionId, Eui64, IncidentId, KeyLabel, KeyUse, PartyId, PersonId,
+};
 use crate::domain::policy::adoption::{self, Adoption};
 use crate::domain::policy::facts::{DeterminationFacts, Standing};
 use crate::domain::policy::rules::Refusal;
@@ -160,7 +162,7 @@ pub fn determination(
     let departures = check_procedure(context, form, signatures.is_some(), &mut reasons);
     check_supersession(fold, form, &mut reasons);
     check_key(fold, form, &mut reasons);
-    contingency::check_line(fold, &adopted.policy, form, &mut reasons);
+    contingency::check_line(context, &adopted.policy, form, &mut reasons);
     check_class(fold, form, &mut reasons);
     match form.scope() {
         Some(scope) => {
@@ -207,7 +209,7 @@ pub fn schedule(
         });
         check_followed(context, target, &mut reasons);
         let of = of.form();
-        contingency::check_line(context.fold, &adopted.policy, of, &mut reasons);
+        contingency::check_line(context, &adopted.policy, of, &mut reasons);
         let replacing = Replacing::new(context, &adopted.policy, of);
         let sent = (submission, signatures.is_some());
         check_scope(context, adopted, &form.scope(), &replacing, sent, &mut reasons);
@@ -364,6 +366,20 @@ pub fn policy(
         reasons.demand("policy", genesis.0.policy == new.digest(), || {
             format!("policy: the genesis entry names {}, found {}", genesis.0.policy, new.digest())
         });
+    }
+    // What was signed with a spent generation is made again from the policy's originator.
+    for facts in fold.keys().values() {
+        let spent = facts.contingency.as_ref().and_then(|contingency| contingency.spent.as_ref());
+        let of = |policy: &Policy| policy.key(&facts.record.label).and_then(|key| key.originator);
+        if let (Some((incident, _)), Some(old)) = (spent, old) {
+            reasons.demand("originator", of(&old.policy) == of(new), || {
+                format!(
+                    "key {}: its symmetric key is spent in incident {incident}, whose commands name the originator of the policy in force; a later \
+                     policy keeps the key and its originator",
+                    facts.record.label
+                )
+            });
+        }
     }
     // Each signer must be vouched for by the people's CA of the policy under which they are counted.
     let mut signatures = verified(document.octets(), submission, new, context.at, &mut reasons);
@@ -869,6 +885,13 @@ fn check_key(fold: &Fold, form: &Determination, reasons: &mut Reasons) {
             format!("key.spki_sha256: expected {}, found {}", key.record.spki_sha256, chosen.spki_sha256)
         }),
     }
+    // One authority never opens the other, whatever a policy says.
+    let by_contingency = form.method == Some(Method::Contingency);
+    if let Some(found) = fold.keys().get(&chosen.label).map(|key| key.record.use_) {
+        reasons.demand("method", by_contingency == (found == KeyUse::Contingency), || {
+            format!("key.label: the ledger has {} as a {found} key, which the method does not use", chosen.label)
+        });
+    }
     if let Some(incident) = fold.compromised_in(&chosen.label) {
         let refusal = Refusal::KeyCompromised { key: chosen.label.clone(), incident: incident.clone() };
         reasons.0.push(refusal.reason());
@@ -980,6 +1003,8 @@ fn check_replacements(
             format!("{place}: the certificate is of {}, which does not go there", certificate.kind())
         });
         match replacing.new_root() {
+            // What it would lead to is not known, and why was said.
+            None if replacing.by_contingency() => {}
             // That it is the one that carries the next generation is asked beside.
             Some(_) if replacement.cell.role == RemotePartyRole::Root => {}
             Some(root) => {

@@ -32,7 +32,9 @@ pub type Tried = Vec<(&'static str, Option<Vec<String>>)>;
 /// What was said to whoever was refused; none if they were not.
 fn said_no(output: &Output) -> Option<Vec<String>> {
     let is_refused = output.status.code() == Some(i32::from(Exit::Refused.status()));
-    is_refused.then(|| vec![String::from_utf8_lossy(&output.stderr).trim().to_owned()])
+    let said = String::from_utf8_lossy(&output.stderr);
+    // One line of what a terminal shows as several.
+    is_refused.then(|| vec![said.split_whitespace().collect::<Vec<_>>().join(" ")])
 }
 
 fn ended_well(output: &Output) -> Result<(), ExerciseError> {
@@ -196,6 +198,8 @@ impl Stage {
         }
         smkictl(&begin).await?;
         let genesis = self.genesis("keys/genesis")?;
+        teller.good(&format!("All {MEMBERS} members signed the adoption of the policy; the ledger begins with it."));
+        teller.fact("genesis", &genesis.to_string());
 
         let label = self.names.recovery_key.as_str();
         smkictl(&["ceremony", "request", "--config", &config, "--key", label, "--out", &keys]).await?;
@@ -205,6 +209,7 @@ impl Stage {
         let mut import = vec!["ceremony", "import", "--config", &config, "--key", label, "--certificate", &certificate];
         import.extend(["--chain", &issuing, "--chain", &root]);
         smkictl(&import).await?;
+        teller.fact("Recovery", &recovery.kind().to_string());
         Ok((recovery, genesis))
     }
 

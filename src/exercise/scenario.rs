@@ -203,15 +203,7 @@ impl Play<'_, '_> {
 
     /// Notes an attempt that had to be refused.
     fn attempted(&mut self, what: &'static str, reasons: Option<Vec<String>>) {
-        let refused = reasons.as_ref().is_some_and(|reasons| !reasons.is_empty());
-        match &reasons {
-            Some(reasons) if refused => self.teller.refused(what, reasons),
-            Some(_) | None => {
-                self.teller.bad(what);
-                self.summary.faults.push(format!("not refused: {what}"));
-            }
-        }
-        self.summary.attempts(what, refused, reasons.unwrap_or_default());
+        self.summary.attempted(self.teller, what, reasons);
     }
 
     /// Calls the daemon for something that it must refuse.
@@ -402,7 +394,8 @@ impl Play<'_, '_> {
         let mut drafter = self.drafter(&self.incident)?;
         let [held, next] = self.stage.names.contingency_keys.clone();
         drafter.key.label = held;
-        let line = SymmetricKeyLine { root_sha256: self.stage.lab.root_oca().sha256(), next };
+        let root_sha256 = self.stage.lab.root_oca().sha256();
+        let line = SymmetricKeyLine { root_sha256, next, next_root_sha256: root_sha256 };
         let document = drafter.contingency(head(client).await?, &scope, line)?;
         let mut signatures = Vec::new();
         for member in &self.stage.people.members[..APPROVALS] {
@@ -931,8 +924,17 @@ impl Play<'_, '_> {
 }
 
 impl Summary {
-    fn attempts(&mut self, what: &'static str, refused: bool, reasons: Vec<String>) {
-        self.refusals.push(Attempt { what, refused, reasons });
+    /// Notes an attempt that had to be refused, and says so; that it was not is a fault.
+    fn attempted(&mut self, teller: &mut Teller<'_>, what: &'static str, reasons: Option<Vec<String>>) {
+        let refused = reasons.as_ref().is_some_and(|reasons| !reasons.is_empty());
+        match &reasons {
+            Some(reasons) if refused => teller.refused(what, reasons),
+            Some(_) | None => {
+                teller.bad(what);
+                self.faults.push(format!("not refused: {what}"));
+            }
+        }
+        self.refusals.push(Attempt { what, refused, reasons: reasons.unwrap_or_default() });
     }
 }
 

@@ -117,7 +117,11 @@ impl Site {
             retries_of_unknown: 1,
         };
         let drafter = self.drafter();
-        let line = SymmetricKeyLine { root_sha256: root.sha256(), next: NEXT.parse().unwrap() };
+        let line = SymmetricKeyLine {
+            root_sha256: root.sha256(),
+            next: NEXT.parse().unwrap(),
+            next_root_sha256: renewal.root_oca().sha256(),
+        };
         let written = drafter.contingency(head(client).await, &scope, line).unwrap();
         let listed = upload(client, &list).await.unwrap().sha256;
         self.deliver(client, &written, Some(listed)).await;

@@ -15,7 +15,7 @@ use smkid::domain::determination::document::{
 };
 use smkid::domain::fold::book::policy_blobs;
 use smkid::domain::fold::{Blobs, BookError, Fold};
-use smkid::domain::gbcs::{SymmetricKey, Template, TrustAnchorCell, Update};
+use smkid::domain::gbcs::{SeqNumber, SymmetricKey, Template, TrustAnchorCell, Update};
 use smkid::domain::intake::{self, Context, Head, Heads, OF_AN_OCA, Opening, Submission, contingency};
 use smkid::domain::ledger::contingency::{
     CheckResult, Compared, ContingencyChecked, ContingencyPrepared, OtherKey, RootImported, SymmetricKeySpent,
@@ -113,7 +113,8 @@ impl Case {
         let keys = [SoftKey::generate().unwrap(), SoftKey::generate().unwrap()];
         let fields = [wrapped(keys[0].public(), 1), wrapped(keys[1].public(), 2)];
         lab.carry(fields[0].clone()).unwrap();
-        let recovery = lab.before()[0].clone();
+        // Whichever of the DCC's Parties: its EUI-64 is what the certificate below the new root has.
+        let recovery = lab.before()[5].clone();
         let renewal = lab.renew(Some(fields[1].clone()), &recovery).unwrap();
         let mut papers = Papers::default();
         for octets in policy_blobs(&files) {
@@ -254,7 +255,11 @@ impl Case {
             key: KeyChosen { label: label(0), spki_sha256: self.keys[0].public().spki_sha256() },
             also_weighed: None,
         };
-        let line = SymmetricKeyLine { root_sha256: root.sha256(), next: label(1) };
+        let line = SymmetricKeyLine {
+            root_sha256: root.sha256(),
+            next: label(1),
+            next_root_sha256: self.renewal.root_oca().sha256(),
+        };
         drafter.contingency(Self::head(), &scope, line).unwrap().form().clone()
     }
 
@@ -306,7 +311,12 @@ fn a_contingency_determination_replaces_the_root_first_by_the_one_that_carries_t
     }
     let (old, bare) = (root.clone(), case.lab.renew(None, &case.recovery).unwrap());
     // The root: there, once, first, and the very certificate.
-    case.check_template(|update| drop(update.replacements.remove(0)), &["root-first"]);
+    case.check_template(
+        |update| {
+            update.replacements.remove(0);
+        },
+        &["root-first"],
+    );
     case.check_template(|update| update.replacements.swap(0, 1), &["root-first"]);
     let twice = |update: &mut Update<'_>| {
         let root = update.replacements[0].clone();
@@ -340,9 +350,32 @@ fn a_contingency_determination_replaces_the_root_first_by_the_one_that_carries_t
         case.check_template(|update| drop(update.other_changes.as_mut().unwrap().remove(n)), &["floor-missing"]);
     }
     case.check_template(|update| update.replacements.retain(|of| of.cell != TrustAnchorCell::RECOVERY), &[]);
+    // Before the new root is in force no Device should get it.
+    let now = case.now;
+    case.now = case.renewal.root_oca().certificate().not_before().plus_ms(-1);
+    assert!(rules(&case.refused(&case.form(&case.good()))).contains(&"next-root-time".to_owned()));
+    case.now = now;
     // Mode 8 is not opened by this route, nor by this key.
     let mode_8 = template::template(&case.lab, &case.recovery, case.lab.after()).unwrap();
     assert!(case.adds(&case.form(&mode_8)).contains(&"mode".to_owned()));
+    // A later generation is counted on from the floors of the one before.
+    let mut high = case.form(&case.altered(|update| update.new_floor = SeqNumber::new(500)));
+    high.id = DeterminationId([0x0F; 16]);
+    let written = Written::write(&high).unwrap();
+    case.papers.add(written.octets());
+    case.record(Event::DeterminationRecorded(DeterminationRecorded {
+        determination: high.id,
+        incident: incident(),
+        document: written.digest(),
+        signatures: Vec::new(),
+        devices: high.devices.map(|list| list.sha256),
+        policy: high.policy,
+        profile: None,
+        departures: Vec::new(),
+    }));
+    let from = |start| Determination { counter_start: Some(start), ..case.form(&case.good()) };
+    let against = |start| rules(&case.refused(&from(start)));
+    assert!(against(499).contains(&"counter-start".to_owned()) && !against(500).contains(&"counter-start".to_owned()));
     // Left to a schedule, the line is judged with the determination.
     let mut later = case.form(&case.good());
     (later.schedule, later.templates, later.devices, later.limits) = (Some(ScopeLeft::Later), None, None, None);
@@ -361,6 +394,7 @@ fn the_line_names_the_root_on_the_devices_and_a_next_generation_that_is_there_un
         form
     };
     case.check(&line(&|line| line.root_sha256 = Digest([9; 32])), &["symmetric-key-line"]);
+    case.check(&line(&|line| line.next_root_sha256 = Digest([9; 32])), &["next-generation"]);
     let another = |label: &str| line(&|line| line.next = label.parse().unwrap());
     for next in ["contingency-1", "contingency-3", "recovery-1"] {
         assert_eq!(case.adds(&another(next)), ["next-generation"], "{next}");
@@ -499,6 +533,15 @@ fn contingency_material_is_recorded_once_as_the_policy_wants_it_and_its_root_car
     let digest = case.papers.add(&root);
     case.record(Event::RootImported(RootImported { key: label(0), root: digest, compared }));
     assert_eq!(import(&case, 0, &root), ["root-known"]);
+    // The next generation under the same root key: its Compromise would be one of both.
+    let second = case.prepared(1);
+    let octets = case.fields[1].to_der();
+    case.papers.add(&octets);
+    case.record(Event::ContingencyPrepared(second));
+    case.lab.carry(case.fields[1].clone()).unwrap();
+    let same_key = case.lab.root_oca().octets().to_vec();
+    assert_eq!(import(&case, 1, &same_key), ["root-of-another-generation"]);
+    assert_eq!(import(&case, 1, case.renewal.root_oca().octets()), [""; 0]);
     // What came of a check is recorded for that root, and an incident that is open.
     let checked = |root: Digest, incident: &str| ContingencyChecked {
         key: label(0),

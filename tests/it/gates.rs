@@ -168,7 +168,8 @@ impl Row {
                         form.method = Some(Method::Contingency);
                         form.key.as_mut().unwrap().label = "contingency-1".parse().unwrap();
                         let next = "contingency-2".parse().unwrap();
-                        form.symmetric_key = Some(SymmetricKeyLine { root_sha256: Digest([0x71; 32]), next });
+                        let (root_sha256, next_root_sha256) = (Digest([0x71; 32]), Digest([0x72; 32]));
+                        form.symmetric_key = Some(SymmetricKeyLine { root_sha256, next, next_root_sha256 });
                     }
                 }
             })

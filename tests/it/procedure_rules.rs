@@ -678,7 +678,7 @@ async fn a_template_that_no_rule_permits_is_refused_however_many_signed_it() {
         let by_contingency = |form: &mut Determination| {
             form.method = Some(Method::Contingency);
             let (root_sha256, next) = (Digest::of(&root), "contingency-2".parse().unwrap());
-            form.symmetric_key = Some(SymmetricKeyLine { root_sha256, next });
+            form.symmetric_key = Some(SymmetricKeyLine { root_sha256, next, next_root_sha256: root_sha256 });
             let payload = Payload::new(template.octets()).unwrap();
             form.templates = Some(vec![Template { name: template_name(), payload }]);
         };

@@ -254,6 +254,8 @@ struct SymmetricKeyForm {
     root: Option<PathBuf>,
     root_sha256: Option<Digest>,
     next: KeyLabel,
+    next_root: Option<PathBuf>,
+    next_root_sha256: Option<Digest>,
 }
 
 #[derive(Deserialize)]
@@ -601,14 +603,17 @@ impl Drafting<'_> {
         Ok(KeyChosen { label: form.label.clone(), spki_sha256 })
     }
 
-    /// The Root OCA Certificate that the Devices hold stands there as its file, its SHA-256, or both.
+    /// The Root OCA Certificates that the Devices hold and get stand there as their files, their SHA-256, or both.
     fn symmetric_key(&self, form: SymmetricKeyForm) -> Result<SymmetricKeyLine, MemberError> {
-        let root = match &form.root {
-            Some(path) => Some(files::read_certificates(&self.folder.join(path))?.0.sha256()),
-            None => None,
+        let of = |path: &Option<PathBuf>| match path {
+            Some(path) => Ok(Some(files::read_certificates(&self.folder.join(path))?.0.sha256())),
+            None => Ok::<_, MemberError>(None),
         };
+        let (root, next_root) = (of(&form.root)?, of(&form.next_root)?);
         let root_sha256 = agreed("symmetric_key", &[("root", root), ("root_sha256", form.root_sha256)])?;
-        Ok(SymmetricKeyLine { root_sha256, next: form.next })
+        let next_root_sha256 =
+            agreed("symmetric_key", &[("next_root", next_root), ("next_root_sha256", form.next_root_sha256)])?;
+        Ok(SymmetricKeyLine { root_sha256, next: form.next, next_root_sha256 })
     }
 
     /// The determination that another document is about.

@@ -292,7 +292,7 @@ impl Shown {
     fn scope(&self, page: &mut Page, scope: &Scope<'_>) {
         for (n, one) in (1..).zip(scope.templates) {
             page.heading(format!("TEMPLATE {n} of {}: {}", scope.templates.len(), one.name));
-            page.indented(|page| template::show(page, one.payload.octets()));
+            page.indented(|page| template::show(page, one.payload.octets(), self.policy()));
         }
         page.heading("DEVICES");
         page.indented(|page| {
@@ -349,7 +349,7 @@ impl Shown {
             let templates: Vec<Value> = scope
                 .templates
                 .iter()
-                .map(|one| json!({ "name": one.name, "decoded": template::json(one.payload.octets()) }))
+                .map(|one| json!({ "name": one.name, "decoded": template::json(one.payload.octets(), self.policy()) }))
                 .collect();
             value["templates"] = json!(templates);
             if let Some(seen) = &self.devices {
@@ -463,7 +463,7 @@ fn determination(page: &mut Page, form: &Determination) {
         if let Some(method) = method {
             page.row("method", method_text(*method));
         }
-        if let Some(SymmetricKeyLine { root_sha256, next }) = symmetric_key {
+        if let Some(SymmetricKeyLine { root_sha256, next, next_root_sha256 }) = symmetric_key {
             page.line("The Contingency Symmetric Key of that key SHALL be released into these commands.");
             page.line(
                 "Whoever sees such a command has it from then on: it is spent, and its generation is to be replaced.",
@@ -472,7 +472,14 @@ fn determination(page: &mut Page, form: &Determination) {
                 "  Devices hold",
                 format!("the Root OCA Certificate with SHA-256 {root_sha256}, which carries that key"),
             );
-            page.row("  afterwards", format!("one that carries {next}, the next generation"));
+            page.row(
+                "  afterwards",
+                format!("the one with SHA-256 {next_root_sha256}, which carries {next}, the next generation"),
+            );
+            page.line("Compare that SHA-256, in words, with what the Root OCA's operator says:");
+            for line in Words(*next_root_sha256).to_string().lines() {
+                page.line(format!("  {line}"));
+            }
         }
         if let Some(start) = counter_start {
             page.row("counters", format!("above {start}"));

@@ -4,14 +4,17 @@ use serde_json::{Map, Value, json};
 
 use super::page::{Page, moment};
 use crate::domain::certificates::Certificate;
+use crate::domain::certificates::apex::WrappedApexKey;
 use crate::domain::certificates::profile::{Profile, SmkiCertificate};
+use crate::domain::determination::words::Words;
 use crate::domain::gbcs::{
     CpvChecks, SeqNumberChange, SpecialistFloor, SpecialistUse, Template, TrustAnchorCell, Update,
 };
 use crate::domain::names::Digest;
+use crate::domain::policy::Policy;
 
-/// A template for a person.
-pub fn show(page: &mut Page, octets: &[u8]) {
+/// A template for a person. A new root is held against the policy, if there is one.
+pub fn show(page: &mut Page, octets: &[u8], policy: Option<&Policy>) {
     page.row("SHA-256", format!("{} ({} octets)", Digest::of(octets), octets.len()));
     let template = match Template::parse(octets) {
         Ok(template) => template,
@@ -68,6 +71,43 @@ pub fn show(page: &mut Page, octets: &[u8]) {
         page.line(format!("path certificate {n} of {}", path_certificates.len()));
         page.indented(|page| certificate(page, octets));
     }
+    for replacement in replacements.iter().filter(|replacement| replacement.cell == TrustAnchorCell::ROOT) {
+        new_root(page, replacement.certificate, policy);
+    }
+}
+
+/// What a Device trusts from then on, and everything hangs on: to be compared with what the Root OCA's operator says, by voice.
+fn new_root(page: &mut Page, octets: &[u8], policy: Option<&Policy>) {
+    let digest = Digest::of(octets);
+    page.line("THE NEW ROOT: every Device of the list trusts it afterwards. Compare it with what the Root OCA's operator says.");
+    page.indented(|page| {
+        page.row("SHA-256", digest);
+        for line in Words(digest).to_string().lines() {
+            page.line(line);
+        }
+        page.row("carries", carried(octets).unwrap_or_else(|why| format!("NO contingency key: {why}")));
+        page.row(
+            "in the policy",
+            match policy {
+                None => "not looked at: no policy is given (--policy)",
+                Some(policy) if is_anchor(octets, policy) => "yes: it is one of its Root OCA Certificates",
+                Some(_) => "NO: it is none of its Root OCA Certificates",
+            },
+        );
+    });
+}
+
+/// By which algorithm a Root OCA Certificate carries a contingency key, which nobody can tell from here.
+fn carried(octets: &[u8]) -> Result<String, String> {
+    let root = Certificate::from_der(octets).map_err(|fault| fault.to_string())?;
+    match WrappedApexKey::of_certificate(&root).map_err(|fault| fault.to_string())? {
+        Some(wrapped) => Ok(format!("a contingency key, wrapped by {}", wrapped.algorithm())),
+        None => Err("after it no Contingency command reaches the Device".to_owned()),
+    }
+}
+
+fn is_anchor(octets: &[u8], policy: &Policy) -> bool {
+    policy.anchors().root_oca.iter().any(|anchor| anchor.as_slice() == octets)
 }
 
 fn certificate(page: &mut Page, octets: &[u8]) {
@@ -92,7 +132,7 @@ fn certificate(page: &mut Page, octets: &[u8]) {
 }
 
 /// A template for programs.
-pub fn json(octets: &[u8]) -> Value {
+pub fn json(octets: &[u8], policy: Option<&Policy>) -> Value {
     let mut fields = Map::new();
     fields.insert("sha256".to_owned(), json!(Digest::of(octets)));
     fields.insert("length".to_owned(), json!(octets.len()));
@@ -132,6 +172,13 @@ pub fn json(octets: &[u8]) -> Value {
     insert("replacements", replacements.collect());
     let path = update.path_certificates.iter().map(|octets| Value::Object(certificate_json(octets)));
     insert("pathCertificates", path.collect());
+    if let Some(root) = update.replacements.iter().find(|replacement| replacement.cell == TrustAnchorCell::ROOT) {
+        let digest = Digest::of(root.certificate);
+        let words: Vec<&str> = Words(digest).iter().collect();
+        let carries = carried(root.certificate).ok();
+        let is_anchor = policy.map(|policy| is_anchor(root.certificate, policy));
+        insert("newRoot", json!({ "sha256": digest, "words": words, "carries": carries, "inPolicy": is_anchor }));
+    }
     Value::Object(fields)
 }
 
@@ -178,3 +225,6 @@ fn certificate_json(octets: &[u8]) -> Map<String, Value> {
     }
     fields
 }
+
+#[cfg(test)]
+mod tests;

@@ -19,7 +19,7 @@ use crate::domain::gbcs::{
     CellUsage, CpvChecks, CredentialsReplacementMode, GeneralizedTime, KeyUsage, RemotePartyRole, SeqNumber, Template,
     TrustAnchorCell, Update,
 };
-use crate::domain::intake::is_of_dcc;
+use crate::domain::intake::{OF_AN_OCA, is_of_dcc};
 use crate::domain::ledger::entry::Compromised;
 use crate::domain::names::{DeviceId, Digest, KeyLabel, PersonId, ShareName, TemplateName};
 use crate::domain::policy::admission::Refusal;
@@ -702,6 +702,7 @@ fn whose(
     }
     if let (Some(Method::NewOrganisationCertificates), Some(compromised)) = (looking.method, looking.compromised)
         && compromised.party != party
+        && compromised.party != OF_AN_OCA
     {
         let (found_party, expected) = (party.to_string(), compromised.party.to_string());
         found.push(Warning::OtherParty { template: name(), cell, found: found_party, expected });

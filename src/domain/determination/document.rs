@@ -278,6 +278,8 @@ pub struct SymmetricKeyLine {
     pub root_sha256: Digest,
     /// The next generation: the contingency key whose wrapped public half the new Root OCA Certificate carries.
     pub next: KeyLabel,
+    /// SHA-256 of the DER of that certificate: the very root that the Devices hold afterwards.
+    pub next_root_sha256: Digest,
 }
 
 /// Which way a factor weighed.

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use super::{Fold, FoldError, not_known};
 use crate::domain::incident::routes;
 use crate::domain::ledger::contingency::{
-    ContingencyChecked, ContingencyPrepared, ReleaseResult, SymmetricKeySpent, SymmetricRelease, SymmetricReleased,
+    CheckResult, ContingencyChecked, ContingencyPrepared, ReleaseResult, SymmetricKeySpent, SymmetricRelease,
+    SymmetricReleased,
 };
-use crate::domain::ledger::entry::{CustodianPresented, KeyActivated, KeyRecord, OtherKey, Started};
+use crate::domain::ledger::entry::{Actor, CustodianPresented, KeyActivated, KeyRecord, OtherKey, Started};
 use crate::domain::ledger::meaning::Meaning;
 use crate::domain::names::{Digest, IncidentId, KeyLabel, KeyUse};
 use crate::domain::policy::contingency::{Checked, ContingencyFacts, Releasing};
@@ -70,15 +71,21 @@ impl Fold {
         self.keys.insert(record.label.clone(), facts);
     }
 
-    pub(super) fn prepare_contingency(&mut self, prepared: &ContingencyPrepared) -> Result<(), FoldError> {
-        self.key_mut(&prepared.key)?.contingency = Some(ContingencyFacts::new(prepared.clone()));
+    pub(super) fn prepare_contingency(&mut self, prepared: &ContingencyPrepared, index: u64) -> Result<(), FoldError> {
+        self.key_mut(&prepared.key)?.contingency = Some(ContingencyFacts::new(prepared.clone(), index));
         Ok(())
     }
 
     pub(super) fn check_contingency(&mut self, checked: &ContingencyChecked, index: u64) -> Result<(), FoldError> {
         let ContingencyChecked { key, incident, root, result } = checked;
+        let facts = self.contingency_mut(key)?;
+        // That the token failed says nothing of what it found before.
+        let says_nothing = matches!(result, CheckResult::Failed(_));
+        if says_nothing && facts.root == Some(*root) && facts.is_checked_for(incident) {
+            return Ok(());
+        }
         let (incident, result) = (incident.clone(), result.clone());
-        self.contingency_mut(key)?.checked = Some(Checked { entry: index, incident, root: *root, result });
+        facts.checked = Some(Checked { entry: index, incident, root: *root, result });
         Ok(())
     }
 
@@ -92,9 +99,16 @@ impl Fold {
         Ok(())
     }
 
-    pub(super) fn release_symmetric(&mut self, release: &SymmetricRelease, index: u64) -> Result<(), FoldError> {
-        let releasing = Releasing { determination: release.determination, lapsed: false };
-        self.contingency_mut(&release.key)?.releasing.insert(index, releasing);
+    pub(super) fn release_symmetric(
+        &mut self,
+        release: &SymmetricRelease,
+        by: &Actor,
+        index: u64,
+    ) -> Result<(), FoldError> {
+        let releasing = Releasing { by: by.clone(), determination: release.determination, lapsed: false };
+        let facts = self.contingency_mut(&release.key)?;
+        facts.releasing.insert(index, releasing);
+        facts.requests.insert(release.request);
         Ok(())
     }
 
@@ -118,6 +132,11 @@ impl Fold {
         contingency.ok_or_else(|| not_known("contingency material of key", key))
     }
 
+    /// A release that was announced and has no outcome yet.
+    pub fn open_release(&self, intent: u64) -> Option<&Releasing> {
+        self.keys.values().find_map(|facts| facts.contingency.as_ref()?.releasing.get(&intent))
+    }
+
     /// Releases of Contingency Symmetric Keys whose outcome is not recorded, each with its key: at a start, nobody can tell any more.
     pub fn open_releases(&self) -> impl Iterator<Item = (u64, &KeyLabel)> {
         self.keys.iter().flat_map(|(label, facts)| {
@@ -137,13 +156,23 @@ impl Fold {
         self.keys.iter().find(|(_, facts)| carries(facts)).map(|(label, _)| label)
     }
 
+    /// The incident in which a contingency key that is to be the next generation is, or may be, Compromised, or the root that carries it.
+    pub fn next_compromised_in(&self, key: &KeyLabel) -> Option<&IncidentId> {
+        let root = self.contingency(key).and_then(|contingency| contingency.root);
+        let of_root = |incident: &&IncidentFacts| {
+            incident.key == Some(OtherKey::RootOca)
+                && root == Some(incident.compromised.certificate_sha256)
+                && !is_dismissed(incident)
+        };
+        self.compromised_in(key).or_else(|| self.incidents.values().find(of_root).map(|incident| &incident.id))
+    }
+
     /// The incident in which a key of ours is, or may be, Compromised itself: from then on it is not used, and not in another incident
     /// either. One that was dismissed says nothing of it; one that is closed does not mend the key. Incidents of before anybody said which
     /// key they are about bar none.
     pub fn compromised_in(&self, key: &KeyLabel) -> Option<&IncidentId> {
         let facts = self.keys.get(key)?;
         let is_of = |incident: &&IncidentFacts| {
-            let is_dismissed = incident.progress.as_ref().is_some_and(|progress| progress.has_done(Meaning::Dismiss));
             let concerns = match (incident.key, facts.record.use_) {
                 (Some(OtherKey::Recovery), KeyUse::Recovery) => {
                     incident.compromised.spki_sha256 == facts.record.spki_sha256
@@ -154,8 +183,13 @@ impl Fold {
                 }
                 (Some(_) | None, KeyUse::Ledger | KeyUse::Recovery | KeyUse::Contingency) => false,
             };
-            concerns && !is_dismissed
+            concerns && !is_dismissed(incident)
         };
         self.incidents.values().find(is_of).map(|incident| &incident.id)
     }
+}
+
+/// Whether it was found to be none.
+fn is_dismissed(incident: &IncidentFacts) -> bool {
+    incident.progress.as_ref().is_some_and(|progress| progress.has_done(Meaning::Dismiss))
 }

@@ -339,7 +339,7 @@ impl Fold {
             stopped_by: key.and_then(|key| self.stopped_by(&key.record.label)),
             compromised_in: key.and_then(|key| self.compromised_in(&key.record.label)),
             next: line.and_then(|line| self.keys.get(&line.next)),
-            next_compromised_in: line.and_then(|line| self.compromised_in(&line.next)),
+            next_compromised_in: line.and_then(|line| self.next_compromised_in(&line.next)),
         })
     }
 
@@ -482,11 +482,14 @@ impl Fold {
                 self.stop_job(cancelled.request, JobState::Cancelled, (by, *at, &cancelled.reason))?;
             }
             Event::JobEnded(ended) => self.end_job(ended, *at)?,
-            Event::ContingencyPrepared(prepared) => self.prepare_contingency(prepared)?,
-            Event::RootImported(imported) => self.contingency_mut(&imported.key)?.root = Some(imported.root),
+            Event::ContingencyPrepared(prepared) => self.prepare_contingency(prepared, index)?,
+            Event::RootImported(imported) => {
+                let facts = self.contingency_mut(&imported.key)?;
+                (facts.root, facts.root_entry) = (Some(imported.root), Some(index));
+            }
             Event::ContingencyChecked(checked) => self.check_contingency(checked, index)?,
             Event::SymmetricKeySpent(spent) => self.spend(spent, *at)?,
-            Event::SymmetricRelease(release) => self.release_symmetric(release, index)?,
+            Event::SymmetricRelease(release) => self.release_symmetric(release, by, index)?,
             Event::SymmetricReleased(released) => self.symmetric_released(released)?,
         }
         self.targets_altered += u64::from(may_alter_targets(event));
@@ -509,8 +512,8 @@ impl Fold {
                 facts.foreign = facts.foreign.or(Some(stopped_by));
             }
         }
-        for contingency in self.keys.values_mut().filter_map(|facts| facts.contingency.as_mut()) {
-            contingency.checked.take_if(|checked| checked.entry >= from);
+        for facts in self.keys.values_mut() {
+            facts.contingency.take_if(|contingency| !contingency.take_back(from));
         }
         self.clock_untrusted = self.clock_untrusted_but_for(from);
     }

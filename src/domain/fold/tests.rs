@@ -10,8 +10,8 @@ use crate::domain::incident::{State, TakeError};
 use crate::domain::intake::{Context, Head, Heads, steps};
 use crate::domain::ledger::ceremonies::{CeremonyKind, CeremonyRecorded};
 use crate::domain::ledger::contingency::{
-    Compared, ContingencyPrepared, OtherKey, ReleaseResult, RootImported, SymmetricKeySpent, SymmetricRelease,
-    SymmetricReleased,
+    CheckResult, Compared, ContingencyChecked, ContingencyPrepared, OtherKey, ReleaseResult, RootImported,
+    SymmetricKeySpent, SymmetricRelease, SymmetricReleased,
 };
 use crate::domain::ledger::entry::{Actor, Channel, Compromised, KeyLocked, KeyRecord, Reason, Role, Started, VERSION};
 use crate::domain::ledger::steps::{
@@ -683,6 +683,13 @@ impl Bench {
         self.fold.size - 1
     }
 
+    /// Every target proved its recovery under the determination that is followed.
+    fn prove_all(&mut self) {
+        let determination = self.progress().determined.unwrap().id;
+        let proofs: Vec<_> = devices().into_iter().map(|device| (device, Proof::Succeeded)).collect();
+        self.progress_mut().prove_all(proofs, determination);
+    }
+
     fn spend(&mut self, key: &KeyLabel) {
         let spent = SymmetricKeySpent { key: key.clone(), incident: incident(), determination: OF_FIRST };
         self.record(Event::SymmetricKeySpent(spent));
@@ -763,7 +770,7 @@ fn a_key_without_contingency_material_is_kept_as_it_was_before_there_was_any() {
 fn a_spent_symmetric_key_is_of_its_incident_for_ever_and_its_replacement_is_owed_until_it_is_there() {
     let mut bench = Bench::key_active(BASE, Method::NewOrganisationCertificates);
     let key = with_contingency(&mut bench);
-    let owed = |bench: &Bench| open_duties(bench).contains(&"replace-contingency-generation".to_owned());
+    let owed = |bench: &Bench| open_duties(bench).contains(&"replace-contingency-1".to_owned());
     assert!(!owed(&bench));
     bench.spend(&key);
     let facts = bench.fold.contingency(&key).unwrap();
@@ -771,13 +778,13 @@ fn a_spent_symmetric_key_is_of_its_incident_for_ever_and_its_replacement_is_owed
     assert_eq!(facts.spent_elsewhere(&"INC-2".parse().unwrap()), Some(&incident()));
     assert!(owed(&bench) && bench.closing().contains(&"open-duty".to_owned()));
     let inform = |bench: &Bench| Step::Inform {
-        duty: "replace-contingency-generation".parse().unwrap(),
+        duty: "replace-contingency-1".parse().unwrap(),
         recipient: "SMKI PMA".into(),
         at: bench.at,
         how: note(),
     };
     let refused = rules(bench.decide(&inform(&bench)));
-    assert_eq!(refused, ["next-generation"], "nothing has taken its place");
+    assert_eq!(refused, ["next-generation", "next-generation"], "nothing has taken its place, and no Device holds it");
     // Another generation with its Root OCA Certificate.
     let next: KeyLabel = "contingency-2".parse().unwrap();
     let mut facts = bench.fold.keys()[&key].clone();
@@ -785,8 +792,53 @@ fn a_spent_symmetric_key_is_of_its_incident_for_ever_and_its_replacement_is_owed
     let material = facts.contingency.as_mut().unwrap();
     (material.spent, material.root) = (None, Some(Digest([0x78; 32])));
     bench.fold.keys.insert(next, facts);
+    assert_eq!(rules(bench.decide(&inform(&bench))), ["next-generation", "next-generation"], "no policy has it sign");
+    bench.adopt(crate::domain::policy::tests::policy(&crate::domain::policy::tests::with_next()));
+    assert_eq!(rules(bench.decide(&inform(&bench))), ["next-generation"], "no Device has proved that it holds it");
+    bench.prove_all();
     bench.take(&inform(&bench));
     assert!(!owed(&bench));
+}
+
+#[test]
+fn what_a_ceremony_did_under_no_checkpoint_is_not_believed_at_a_start() {
+    let started = |unconfirmed| {
+        let digest = Digest([1; 32]);
+        Event::Started(Started { version: "0".into(), program: digest, configuration: digest, unconfirmed })
+    };
+    let mut bench = Bench::new(BASE);
+    let key = with_contingency(&mut bench);
+    let entry = bench.fold.contingency(&key).unwrap().entry;
+    let root = bench.fold.contingency(&key).unwrap().root_entry.unwrap();
+    bench.record(started(Some(root + 1)));
+    assert!(bench.fold.contingency(&key).unwrap().root.is_some(), "both lie under a checkpoint");
+    bench.record(started(Some(root)));
+    let facts = bench.fold.contingency(&key).unwrap();
+    assert_eq!((facts.root, facts.root_entry), (None, None));
+    bench.record(started(Some(entry)));
+    assert_eq!(bench.fold.contingency(&key), None);
+}
+
+#[test]
+fn a_check_that_the_token_failed_at_takes_nothing_from_one_that_matched_for_the_same_root_and_incident() {
+    let mut bench = Bench::new(BASE);
+    let key = with_contingency(&mut bench);
+    let ours = Digest([0x77; 32]);
+    let check = |bench: &mut Bench, of: &str, result: CheckResult| {
+        let incident = of.parse().unwrap();
+        bench.record(Event::ContingencyChecked(ContingencyChecked { key: key.clone(), incident, root: ours, result }));
+    };
+    let holds = |bench: &Bench| bench.fold.contingency(&key).unwrap().is_checked_for(&incident());
+    check(&mut bench, "INC-1", CheckResult::Failed("CKR_DEVICE_ERROR".into()));
+    assert!(!holds(&bench));
+    check(&mut bench, "INC-1", CheckResult::Matches);
+    check(&mut bench, "INC-1", CheckResult::Failed("CKR_DEVICE_ERROR".into()));
+    assert!(holds(&bench));
+    check(&mut bench, "INC-1", CheckResult::Differs("another key".into()));
+    assert!(!holds(&bench));
+    check(&mut bench, "INC-1", CheckResult::Matches);
+    check(&mut bench, "INC-2", CheckResult::Failed("CKR_DEVICE_ERROR".into()));
+    assert!(!holds(&bench), "the last check was for another incident");
 }
 
 #[test]
@@ -807,6 +859,16 @@ fn a_key_that_an_incident_is_about_is_compromised_in_it_unless_it_is_dismissed()
     ] {
         about(&mut bench, of, root);
         assert_eq!(bench.fold.compromised_in(&key).is_some(), expected, "{of:?}");
+    }
+    // To be the next generation, the root that carries it must be sound too.
+    for (of, root, expected) in [
+        (Some(OtherKey::RootOca), ours, true),
+        (Some(OtherKey::RootOca), another, false),
+        (Some(OtherKey::IssuingOca), ours, false),
+        (Some(OtherKey::Contingency), ours, true),
+    ] {
+        about(&mut bench, of, root);
+        assert_eq!(bench.fold.next_compromised_in(&key).is_some(), expected, "{of:?}");
     }
     about(&mut bench, Some(OtherKey::Contingency), ours);
     bench.close();

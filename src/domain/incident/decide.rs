@@ -289,11 +289,9 @@ pub fn decide(step: &Step, situation: &Situation<'_>) -> Result<Decided, Vec<Rea
                     format!("duty {duty} was met already, by entry {}", known.met.unwrap_or_default())
                 }),
             }
-            let next = situation.generation.as_ref().map(|generation| &generation.next);
-            if let Some(Err(why)) = next.filter(|_| routes::is_replacement(duty)) {
-                guards.demand("next-generation", false, || {
-                    format!("duty {duty}: nothing has taken its place yet: {why}")
-                });
+            let generation = situation.generation.as_ref();
+            if let Some(generation) = generation.filter(|of| routes::replacement_id(&of.key) == *duty) {
+                replaced(&mut guards, duty, generation);
             }
         }
         Step::Refer { notification, new_facts } => refer(&mut guards, *notification, new_facts.as_deref()),
@@ -375,6 +373,23 @@ pub fn decide(step: &Step, situation: &Situation<'_>) -> Result<Decided, Vec<Rea
         }
     }
     guards.end()
+}
+
+/// A generation is replaced once there is a next one, and every target has proved that it holds it.
+fn replaced(guards: &mut Guards<'_>, duty: &DutyId, generation: &Generation) {
+    if let Err(why) = &generation.next {
+        guards.demand("next-generation", false, || format!("duty {duty}: nothing has taken its place yet: {why}"));
+    }
+    let situation = guards.situation;
+    // Where the SMKI PMA wants nothing of the Devices any more, whoever informs it says what became of them.
+    let wants_none = matches!(situation.progress.state, State::Withdrawn | State::DeterminedNotToExecute);
+    let Counts { targets, succeeded, excluded, outstanding, .. } = situation.counts;
+    guards.demand("next-generation", wants_none || outstanding == 0, || {
+        format!(
+            "duty {duty}: of {targets} targets {succeeded} proved that they hold the new root and {excluded} were left out; expected every \
+             one, for the others hold the generation that everybody can open"
+        )
+    });
 }
 
 fn refer(guards: &mut Guards<'_>, notification: Option<Digest>, new_facts: Option<&str>) {

@@ -122,7 +122,18 @@ impl List<'_> {
         let Some(key) = self.situation.key else { return };
         match self.progress().state {
             State::Reported | State::Confirmed | State::Assessed | State::Referred => {}
-            _ => return,
+            State::SubscriberRecovery
+            | State::DeterminedNotToExecute
+            | State::DeterminedToExecute
+            | State::Prepared
+            | State::KeyActive
+            | State::Executing
+            | State::Paused
+            | State::Executed
+            | State::PostRecovery
+            | State::Dismissed
+            | State::Withdrawn
+            | State::Closed => return,
         }
         let Route { methods, acts, renew, refuses, text } = self.situation.route();
         let methods: Vec<&str> = methods.iter().map(|known| method(*known)).collect();

@@ -85,21 +85,20 @@ pub const fn name(key: OtherKey) -> &'static str {
     }
 }
 
-/// The duty that arises when a Contingency Symmetric Key is spent (rule 34).
-pub const REPLACEMENT: &str = "replace-contingency-generation";
-
-/// The step of the procedure that is taken by meeting it: nothing is closed before.
+/// The step of the procedure that is taken by meeting the duty below: nothing is closed before.
 const REPLACE_SPENT_MATERIAL: &str = "replace-spent-material";
 
-/// Whether a duty is [`REPLACEMENT`].
-pub fn is_replacement(duty: &DutyId) -> bool {
-    duty.as_str() == REPLACEMENT
+/// The duty that arises when a Contingency Symmetric Key is spent (rule 34): one for each key.
+pub fn replacement_id(key: &KeyLabel) -> DutyId {
+    format!("replace-{key}")
+        .parse()
+        .expect("a key's label is no longer than a duty's id may be, and of the same letters")
 }
 
 /// The duty to say what takes the place of a generation whose symmetric key is spent.
 pub fn replacement_of(key: &KeyLabel) -> DutyArising {
     DutyArising {
-        duty: REPLACEMENT.parse().expect("the name above is that of a duty"),
+        duty: replacement_id(key),
         recipient: "SMKI PMA".into(),
         text: format!(
             "what took the place of {key}, whose Contingency Symmetric Key is spent: the Root OCA Certificate on the Devices carries the next \

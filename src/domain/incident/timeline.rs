@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::domain::determination::document::{Decision, Determination, Written};
-use crate::domain::ledger::contingency::CheckResult;
+use crate::domain::ledger::contingency::{CheckResult, ReleaseResult};
 use crate::domain::ledger::entry::{Actor, Event, KeyActivated, KeyLocked, SignatureRecord};
 use crate::domain::ledger::steps::{Certainty, CompromiseClass, Method, ProfileInForce, ResponseTally, Step};
 use crate::domain::names::{Digest, DirectionId};
@@ -183,6 +183,21 @@ pub fn tell(event: &Event) -> Option<String> {
             "The Contingency Symmetric Key of {} is about to be released into the commands of determination {}",
             release.key, release.determination
         ),
+        Event::SymmetricReleased(released) => {
+            let intent = released.intent;
+            match &released.result {
+                ReleaseResult::Released => {
+                    format!(
+                        "The Contingency Symmetric Key of entry {intent} was released: the daemon holds it in memory"
+                    )
+                }
+                ReleaseResult::Failed(text) => format!("The release of entry {intent} failed: {text}"),
+                ReleaseResult::NotReleased(text) => format!("The release of entry {intent} did not take place: {text}"),
+                ReleaseResult::Unknown(text) => {
+                    format!("What became of the release of entry {intent}, nobody can tell: {text}")
+                }
+            }
+        }
         Event::ExerciseRecorded(_)
         | Event::Genesis(_)
         | Event::PolicyAdopted(_)
@@ -211,7 +226,6 @@ pub fn tell(event: &Event) -> Option<String> {
         | Event::DeviceCertificatesImported(_)
         | Event::ContingencyPrepared(_)
         | Event::RootImported(_)
-        | Event::SymmetricReleased(_)
         | Event::Snapshot(_) => return None,
     })
 }

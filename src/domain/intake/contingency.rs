@@ -6,14 +6,15 @@ use crate::domain::certificates::apex::WrappedApexKey;
 use crate::domain::certificates::profile::{Kind, SmkiCertificate, WRAPPED_APEX_CONTINGENCY_KEY};
 use crate::domain::determination::document::{Determination, SymmetricKeyLine};
 use crate::domain::fold::Fold;
+use crate::domain::gbcs::{CredentialsReplacementMode, SeqNumber};
 use crate::domain::incident::routes::Generation;
 use crate::domain::ledger::contingency::{
-    Compared, ContingencyChecked, ContingencyPrepared, RootImported, SymmetricKeySpent, SymmetricRelease,
+    Compared, ContingencyChecked, ContingencyPrepared, OtherKey, RootImported, SymmetricKeySpent, SymmetricRelease,
 };
 use crate::domain::ledger::entry::{Actor, Reason};
 use crate::domain::names::{DeterminationId, Digest, IncidentId, KeyLabel, KeyUse, RequestId};
 use crate::domain::policy::facts::{DeterminationFacts, KeyFacts};
-use crate::domain::policy::rules::{self, BatchFacts, Refusal};
+use crate::domain::policy::rules::{self, BatchFacts, Next, NotNext, Refusal};
 use crate::domain::policy::{Policy, WrapWithTrusted};
 
 /// Contingency material that a ceremony made: of a contingency key that has none yet, on its own token, as the policy wants it.
@@ -129,6 +130,22 @@ pub fn root(
                 found.unwrap_or(Digest([0; 32]))
             )
         });
+        let shares_key = |facts: &&KeyFacts| {
+            let other = facts.contingency.as_ref().and_then(|contingency| contingency.root);
+            let octets = other.filter(|_| facts.record.label != *key).and_then(|root| context.blobs.blob(root).ok());
+            let other = octets.and_then(|octets| SmkiCertificate::parse(&octets, &profile(&adopted.policy)).ok());
+            other.is_some_and(|other| other.certificate().spki_sha256() == certificate.spki_sha256())
+        };
+        if let Some(other) = fold.keys().values().find(shares_key) {
+            reasons.add(
+                "root-of-another-generation",
+                format!(
+                    "its own key is that of the Root OCA Certificate that carries {}: a Compromise of the one root would be one of both; have it \
+                     issued with a key of its own",
+                    other.record.label
+                ),
+            );
+        }
         let compromised = fold.incidents().values().find(|incident| {
             incident.compromised.spki_sha256 == certificate.spki_sha256() && !is_of_contingency(incident.key)
         });
@@ -159,7 +176,8 @@ pub fn may_check(fold: &Fold, checked: &ContingencyChecked) -> Result<(), Vec<Re
 
 /// The line of a determination that releases the symmetric key: of this very generation, unspent or spent in this incident, and with a
 /// next one that the Devices have afterwards.
-pub(super) fn check_line(fold: &Fold, policy: &Policy, form: &Determination, reasons: &mut Reasons) {
+pub(super) fn check_line(context: &Context<'_>, policy: &Policy, form: &Determination, reasons: &mut Reasons) {
+    let fold = context.fold;
     let (Some(chosen), Some(line)) = (&form.key, &form.symmetric_key) else { return };
     let Some(facts) = fold.keys().get(&chosen.label).filter(|facts| facts.record.use_ == KeyUse::Contingency) else {
         return;
@@ -170,15 +188,59 @@ pub(super) fn check_line(fold: &Fold, policy: &Policy, form: &Determination, rea
     {
         refusals.push(Refusal::SpentElsewhere { key: chosen.label.clone(), spent: spent.clone() });
     }
-    refusals.extend(next_root(fold, &chosen.label, line).err());
+    refusals.extend(next_root(fold, policy, &chosen.label, line).err());
     reasons.extend(Err(refusals));
+    let parsed = |digest| {
+        let octets = context.blobs.blob(digest).ok()?;
+        SmkiCertificate::parse(&octets, &profile(policy)).ok()
+    };
+    let incident = fold.incidents().get(&form.incident).filter(|incident| incident.key == Some(OtherKey::RootOca));
+    if let (Some(incident), Some(root)) = (incident, parsed(line.root_sha256)) {
+        let found = root.certificate().spki_sha256();
+        reasons.demand("root-of-the-incident", found == incident.compromised.spki_sha256, || {
+            format!(
+                "the line names a Root OCA Certificate of public key {found}; the incident is about the root of public key {}",
+                incident.compromised.spki_sha256
+            )
+        });
+    }
+    if let Some(root) = parsed(line.next_root_sha256) {
+        let certificate = root.certificate();
+        reasons.demand("next-root-time", certificate.is_in_force(context.at), || {
+            format!(
+                "the new Root OCA Certificate is in force from {} until {}, and it is {}: no Device should get it now",
+                certificate.not_before(),
+                certificate.not_after(),
+                context.at
+            )
+        });
+    }
+    let floor = highest_root_floor(fold);
+    reasons.demand("counter-start", form.counter_start.unwrap_or(0) >= floor, || {
+        format!(
+            "counter_start: expected at least {floor}, the highest counter floor for the root of a recorded command of mode 9: a Device would take \
+             what is below it for a replay, whichever contingency key signed"
+        )
+    });
+}
+
+/// The highest counter floor that a recorded template of mode 9 sets for the root, under which every contingency key is counted.
+fn highest_root_floor(fold: &Fold) -> u64 {
+    let scopes = fold.determinations().values().filter_map(|facts| facts.scope.as_ref());
+    let templates = scopes.flat_map(|scope| scope.templates.values());
+    let of_mode_9 = templates.filter(|template| template.mode() == CredentialsReplacementMode::AnyByContingency);
+    of_mode_9.filter_map(|template| template.update().new_floor).map(SeqNumber::get).max().unwrap_or(0)
 }
 
 /// The Root OCA Certificate that carries the next generation.
-pub(super) fn next_root(fold: &Fold, key: &KeyLabel, line: &SymmetricKeyLine) -> Result<Digest, Refusal> {
-    let next = &line.next;
-    rules::next_root(key, next, fold.keys().get(next), fold.compromised_in(next))
-        .map_err(|why| Refusal::NextGeneration { next: next.clone(), why })
+pub(super) fn next_root(
+    fold: &Fold,
+    policy: &Policy,
+    key: &KeyLabel,
+    line: &SymmetricKeyLine,
+) -> Result<Digest, Refusal> {
+    let next = Next { key: fold.keys().get(&line.next), compromised_in: fold.next_compromised_in(&line.next), policy };
+    rules::next_root(key, line, next).map_err(|why| Refusal::NextGeneration { next: line.next.clone(), why })
 }
 
 /// The contingency generation of an incident: that of the determination that it follows, or the one that was spent in it.
@@ -195,17 +257,29 @@ pub(super) fn generation(
     let required = followed.and_then(|facts| facts.key.as_ref()).and_then(|(label, _)| fold.keys().get(label));
     let key = required.filter(of_use).or_else(|| fold.keys().values().find(|facts| spent_here(facts)))?;
     let label = &key.record.label;
-    let named = followed.and_then(|facts| facts.symmetric_key.as_ref()).map(|line| line.next.clone());
-    let is_next =
-        |next: &KeyLabel| rules::next_root(label, next, fold.keys().get(next), fold.compromised_in(next)).map(|_| ());
-    // Whichever the determination names; where it is gone, any that is there.
-    let next = match named {
-        Some(next) => is_next(&next)
-            .map(|()| next.clone())
-            .map_err(|why| Refusal::NextGeneration { next, why }.to_string().into()),
-        None => fold.keys().keys().find(|next| is_next(next).is_ok()).cloned().ok_or_else(|| {
-            "no other contingency key has a Root OCA Certificate that carries it; have one made at a ceremony".into()
-        }),
+    let policy = &fold.policy()?.policy;
+    let line = followed.and_then(|facts| facts.symmetric_key.as_ref());
+    // Whichever the determination names; where there is none, any that is there.
+    let next = match line {
+        Some(line) => match next_root(fold, policy, label, line) {
+            Ok(_) => Ok(line.next.clone()),
+            // Used itself since, it was in place.
+            Err(Refusal::NextGeneration { why: NotNext::Spent(_), .. }) if spent_here(key) => Ok(line.next.clone()),
+            Err(refusal) => Err(refusal.to_string().into()),
+        },
+        None => {
+            let is_next = |(next, facts): &(&KeyLabel, &KeyFacts)| {
+                let root = facts.contingency.as_ref().and_then(|contingency| contingency.root);
+                root.is_some_and(|root| {
+                    let line = SymmetricKeyLine { root_sha256: root, next: (*next).clone(), next_root_sha256: root };
+                    next_root(fold, policy, label, &line).is_ok()
+                })
+            };
+            fold.keys().iter().find(is_next).map(|(next, _)| next.clone()).ok_or_else(|| {
+                "no other contingency key has a Root OCA Certificate that carries it; have one made at a ceremony"
+                    .into()
+            })
+        }
     };
     let released = key.contingency.as_ref().and_then(|contingency| contingency.released);
     Some(Generation {
@@ -278,6 +352,9 @@ pub fn release(
         reasons.demand("not-spent", contingency.spent.is_some(), || {
             format!("that the Contingency Symmetric Key of {label} is spent must be recorded before it is released")
         });
+        reasons.demand("request-used", !contingency.requests.contains(&request), || {
+            format!("request {request} was used for a release of this key before; a further one has an id of its own")
+        });
         if let Some(intent) = contingency.releasing.keys().next() {
             reasons.add("release-open", format!("the release of entry {intent} has no outcome yet; wait for it"));
         }
@@ -302,6 +379,13 @@ fn facts<'a>(
     policy_in_force(context.fold, reasons)?;
     let facts = context.fold.batch_facts(by, determination, context.at, context.clock);
     let facts = facts.ok_or_else(|| std::mem::take(&mut reasons.0))?;
+    if facts.incident.is_some_and(|incident| incident.progress.is_none()) {
+        reasons.add(
+            "no-procedure",
+            "the incident was opened under a policy without the procedure's steps: no symmetric key is released in it; open it anew under the \
+             policy in force",
+        );
+    }
     if let Some(key) = facts.key.filter(|key| key.record.use_ != KeyUse::Contingency) {
         let (label, found) = (&key.record.label, key.record.use_);
         reasons.add(

@@ -7,6 +7,7 @@ use crate::domain::determination::people::{Person, Role};
 use crate::domain::determination::quorum::Signature;
 use crate::domain::files::{Content, FileFaults, Layout, Notification, Notified, Progress, Thresholds};
 use crate::domain::incident::Progress as IncidentProgress;
+use crate::domain::ledger::contingency::OtherKey;
 use crate::domain::ledger::entry::{ExerciseRecorded, FileAccepted, Reason, SignatureRecord};
 use crate::domain::ledger::steps::CompromiseClass;
 use crate::domain::names::{Digest, FileKind, IncidentId, PartyId, SecParty};
@@ -362,7 +363,11 @@ fn check_notification(
         Notified::Organisation(found) => reasons.demand("file-certificate", *found == expected, || {
             format!("certificate-sha256: incident {} is about {expected}, the file about {found}", facts.id)
         }),
-        Notified::Other(_, found, _) => {
+        Notified::Other(key, found, _) => {
+            reasons.demand("file-key", facts.key.is_none_or(|expected| expected == *key), || {
+                let expected = facts.key.map_or("", OtherKey::as_str);
+                format!("key: incident {} is about the {expected} key, the file about {key}", facts.id)
+            });
             if let Some(found) = found.filter(|found| *found != expected) {
                 let text =
                     format!("certificate-sha256: incident {} is about {expected}, the file about {found}", facts.id);

@@ -40,7 +40,7 @@ impl<'a> Replacing<'a> {
         let compromised_from = parsed.map(|parsed| parsed.certificate().not_before());
         let line = form.symmetric_key.as_ref().zip(form.key.as_ref());
         let new_root = line
-            .and_then(|(line, key)| next_root(context.fold, &key.label, line).ok())
+            .and_then(|(line, key)| next_root(context.fold, policy, &key.label, line).ok())
             .and_then(|root| context.blobs.blob(root).ok())
             .and_then(|octets| SmkiCertificate::parse(&octets, &profile(policy)).ok());
         let key = context.fold.incidents().get(incident).and_then(|facts| facts.key);

@@ -470,15 +470,15 @@ pub enum PolicyFault {
         /// Its use.
         key_use: KeyUse,
     },
-    /// An algorithm by which no token of ours writes the field.
+    /// An algorithm that is read and not written.
     #[error(
-        "key {key}: wrap_algorithm: expected aes-256-gcm or aes-128-gcm, found {found}: the field is made inside the token, and what tokens do to \
-         octets that are no key of theirs is AES-GCM"
+        "key {key}: wrap_algorithm: expected aes-128-gcm or aes-256-gcm, which tokens write by themselves, found {found}, which is read in a \
+             certificate and not written"
     )]
-    WrapNotWritten {
+    NotWrittenInTokens {
         /// The key.
         key: KeyLabel,
-        /// The algorithm.
+        /// What stands there.
         found: WrapAlgorithm,
     },
     /// A symmetric key that any key of its token may wrap.
@@ -1081,15 +1081,8 @@ impl Reading<'_> {
             self.fault(KEYS, Some(at), PolicyFault::NotTrustedLive { key: key.clone() });
         }
         let wrap_algorithm = wrap_algorithm.unwrap_or(WRAP_ALGORITHM_DEFAULT);
-        match wrap_algorithm {
-            WrapAlgorithm::Aes128Gcm | WrapAlgorithm::Aes256Gcm => {}
-            WrapAlgorithm::Aes128WrapPad
-            | WrapAlgorithm::Aes256WrapPad
-            | WrapAlgorithm::Aes128Cbc
-            | WrapAlgorithm::Aes256Cbc => {
-                let found = wrap_algorithm;
-                self.fault(KEYS, Some(at), PolicyFault::WrapNotWritten { key: key.clone(), found });
-            }
+        if !matches!(wrap_algorithm, WrapAlgorithm::Aes128Gcm | WrapAlgorithm::Aes256Gcm) {
+            self.fault(KEYS, Some(at), PolicyFault::NotWrittenInTokens { key: key.clone(), found: wrap_algorithm });
         }
         Some(ContingencyRules { wrap_algorithm, wrap_with_trusted })
     }

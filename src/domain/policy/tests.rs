@@ -33,6 +33,24 @@ pub(in crate::domain) fn changed(file: &str, from: &str, to: &str) -> Files {
     files
 }
 
+/// The same of other files, in `keys.toml`.
+pub(in crate::domain) fn replaced(mut files: Files, from: &str, to: &str) -> Files {
+    let text = String::from_utf8(files["keys.toml"].clone()).unwrap();
+    assert!(text.contains(from), "{from:?} stands in keys.toml");
+    files.insert("keys.toml".into(), text.replace(from, to).into_bytes());
+    files
+}
+
+/// The example with two contingency keys that may sign.
+pub(in crate::domain) fn with_next() -> Files {
+    let modes = "modes = []\noriginator = \"90B3D51F30000003\"";
+    let mut files = replaced(example(), modes, &modes.replace("[]", "[9]"));
+    let next = "\n[[key]]\nlabel = \"contingency-2\"\nuse = \"contingency\"\ntoken = \"smki-c\"\nmodes = [9]\n\
+                originator = \"90B3D51F30000003\"\nactivation = \"custodians\"\n";
+    files.get_mut("keys.toml").unwrap().extend_from_slice(next.as_bytes());
+    files
+}
+
 pub(in crate::domain) fn policy(files: &Files) -> Policy {
     Policy::parse(files).unwrap_or_else(|errors| panic!("{errors:#?}"))
 }

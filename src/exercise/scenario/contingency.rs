@@ -54,6 +54,9 @@ pub async fn play(stage: &mut Stage, devices: u32, teller: &mut Teller<'_>) -> R
         ..Summary::default()
     };
 
+    for (what, reasons) in tried {
+        summary.attempted(teller, what, reasons);
+    }
     teller.step("Devices are made");
     let all = u64::from(devices + BYSTANDERS);
     teller.begin("Devices made, each with a key of its own and the Root that carries the wrapped key,", all);
@@ -75,9 +78,6 @@ pub async fn play(stage: &mut Stage, devices: u32, teller: &mut Teller<'_>) -> R
         deliveries: Deliveries::by_clock(stage.clock),
         statements: 0,
     };
-    for (what, reasons) in tried {
-        play.attempted(what, reasons);
-    }
     let daemon = play.notify_of_the_root().await?;
     let client = &daemon.client;
     let main = play.determine_contingency(client, &renewal).await?;
@@ -119,9 +119,10 @@ impl Play<'_, '_> {
     }
 
     /// What the new Root is determined with.
-    fn line(&self) -> SymmetricKeyLine {
+    fn line(&self, renewal: &Renewal) -> SymmetricKeyLine {
         let [_, next] = self.stage.names.contingency_keys.clone();
-        SymmetricKeyLine { root_sha256: self.stage.lab.root_oca().sha256(), next }
+        let (root_sha256, next_root_sha256) = (self.stage.lab.root_oca().sha256(), renewal.root_oca().sha256());
+        SymmetricKeyLine { root_sha256, next, next_root_sha256 }
     }
 
     /// The contingency key of the generation that Devices hold, as the ceremony made it.
@@ -175,7 +176,7 @@ impl Play<'_, '_> {
     /// The PMA determines; what is not the right way is refused first.
     async fn determine_contingency(&mut self, client: &Client, renewal: &Renewal) -> Result<Main, ExerciseError> {
         self.teller.step("The SMKI PMA determines");
-        let (incident, key, line) = (self.incident.clone(), self.held_key()?, self.line());
+        let (incident, key, line) = (self.incident.clone(), self.held_key()?, self.line(renewal));
         let esme = named("esme", template::contingency(renewal)?)?;
         let devices = self.fleet.contingency_list(&esme.name, &self.fleet.devices()[..self.devices as usize]);
         let by_recovery = self.esme()?;
@@ -330,7 +331,7 @@ impl Play<'_, '_> {
         let carrier = self.carrier(client, incident.clone());
         let notification = carrier.assess(&ids, Method::Contingency).await?;
         carrier.refer(notification).await?;
-        let draft = Draft { incident: &incident, esme: &esme, devices: &devices, line: self.line() };
+        let draft = Draft { incident: &incident, esme: &esme, devices: &devices, line: self.line(renewal) };
         let document = self.draft(client, draft, self.held_key()?).await?;
         let what = "A determination in another incident with the generation that is spent";
         self.must_not_record(client, &document, &devices, what).await

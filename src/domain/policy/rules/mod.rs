@@ -44,7 +44,7 @@ use crate::domain::ledger::entry::{Actor, ClockState, Reason, Role};
 use crate::domain::names::{
     DeterminationId, DeviceId, Digest, IncidentId, KeyLabel, KeyUse, PartyId, PersonId, TemplateName,
 };
-pub use next_generation::{NotNext, next_root};
+pub use next_generation::{Next, NotNext, next_root};
 pub use symmetric_key_line::check_line;
 
 use crate::domain::policy::separation::TwoParts;
@@ -228,7 +228,7 @@ pub enum Refusal {
     NoSymmetricKeyLine { id: DeterminationId, key: KeyLabel },
     #[error(
         "key {key} has no contingency material yet, or no Root OCA Certificate that carries it; a ceremony makes the one and takes in the \
-         other (`smkictl ceremony import-root {key}`)"
+         other (`smkictl ceremony import-root --key {key} --root FILE`)"
     )]
     NoContingencyRoot { key: KeyLabel },
     #[error(
@@ -487,8 +487,12 @@ pub fn decide_symmetric_release(facts: &BatchFacts<'_>) -> Result<(), Vec<Refusa
     silent(STATE_RULES.iter(), facts)
 }
 
-/// Whether the Contingency Symmetric Key that a command needs is at hand, to sign it or to hand it over: of a key of another use, always.
+/// Whether the Contingency Symmetric Key that a command needs is at hand, to sign it or to hand it over, and its generation sound: whoever
+/// sees the command has the key. Of a key of another use, always.
 pub fn decide_filling(facts: &BatchFacts<'_>) -> Result<(), Refusal> {
+    if facts.generation().is_some() {
+        key_compromised::check(facts)?;
+    }
     symmetric_key_released::check(facts)
 }
 

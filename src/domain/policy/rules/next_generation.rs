@@ -3,9 +3,14 @@
 use std::fmt;
 
 use super::{BatchFacts, Refusal};
+use crate::domain::determination::document::SymmetricKeyLine;
 use crate::domain::gbcs::RemotePartyRole;
 use crate::domain::names::{Digest, IncidentId, KeyLabel, KeyUse};
+use crate::domain::policy::Policy;
 use crate::domain::policy::facts::KeyFacts;
+
+/// The mode of a contingency key.
+const MODE: u8 = 9;
 
 /// Why a contingency key is not the next generation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +29,15 @@ pub enum NotNext {
     Spent(IncidentId),
     /// It is, or may be, Compromised.
     Compromised(IncidentId),
+    /// The policy in force does not let it sign.
+    NotPermitted,
+    /// The determination names another Root OCA Certificate than the one that carries it.
+    Determined {
+        /// The one in the determination.
+        expected: Digest,
+        /// The one that was taken in.
+        found: Digest,
+    },
     /// A template puts another root on the Devices.
     OtherRoot {
         /// The one that carries it.
@@ -43,6 +57,10 @@ impl fmt::Display for NotNext {
             Self::NoRoot => f.write_str("has no Root OCA Certificate that carries it"),
             Self::Spent(incident) => write!(f, "is spent itself, in incident {incident}"),
             Self::Compromised(incident) => write!(f, "is, or may be, Compromised (incident {incident})"),
+            Self::NotPermitted => write!(f, "may not sign mode {MODE} by the policy in force"),
+            Self::Determined { expected, found } => {
+                write!(f, "is carried by Root OCA Certificate {found}, and the determination names {expected}")
+            }
             Self::OtherRoot { expected, found } => {
                 write!(f, "is carried by Root OCA Certificate {expected}, and a template puts {found} on the Devices")
             }
@@ -55,7 +73,8 @@ pub(super) fn check(facts: &BatchFacts<'_>) -> Result<(), Refusal> {
     // That there is no such line is said by its own rule.
     let Some(line) = &determination.symmetric_key else { return Ok(()) };
     let refused = |why| Refusal::NextGeneration { next: line.next.clone(), why };
-    let expected = next_root(&key.record.label, &line.next, facts.next, facts.next_compromised_in).map_err(refused)?;
+    let next = Next { key: facts.next, compromised_in: facts.next_compromised_in, policy: facts.policy };
+    let expected = next_root(&key.record.label, line, next).map_err(refused)?;
     let templates = facts.scope().into_iter().flat_map(|scope| scope.templates.values());
     let mut roots = templates.flat_map(|template| {
         let replacements = template.update().replacements;
@@ -68,20 +87,27 @@ pub(super) fn check(facts: &BatchFacts<'_>) -> Result<(), Refusal> {
     }
 }
 
-/// The Root OCA Certificate that carries the next generation after `key`, which is `label`.
+/// What is known of the key that a line names as the next generation.
+#[derive(Clone, Copy)]
+pub struct Next<'a> {
+    /// The key, if the ledger has it.
+    pub key: Option<&'a KeyFacts>,
+    /// The incident in which it is, or may be, Compromised, or the root that carries it.
+    pub compromised_in: Option<&'a IncidentId>,
+    /// The policy in force.
+    pub policy: &'a Policy,
+}
+
+/// The Root OCA Certificate that carries the generation after `key`, as the line names both.
 ///
 /// # Errors
-/// Why that is none.
-pub fn next_root(
-    key: &KeyLabel,
-    label: &KeyLabel,
-    next: Option<&KeyFacts>,
-    compromised_in: Option<&IncidentId>,
-) -> Result<Digest, NotNext> {
-    if label == key {
+/// Why there is none.
+pub fn next_root(key: &KeyLabel, line: &SymmetricKeyLine, next: Next<'_>) -> Result<Digest, NotNext> {
+    if line.next == *key {
         return Err(NotNext::Same);
     }
-    let next = next.ok_or(NotNext::Unknown)?;
+    let Next { key, compromised_in, policy } = next;
+    let next = key.ok_or(NotNext::Unknown)?;
     if next.record.use_ != KeyUse::Contingency {
         return Err(NotNext::Use(next.record.use_));
     }
@@ -89,12 +115,19 @@ pub fn next_root(
         return Err(NotNext::Ending);
     }
     let contingency = next.contingency.as_ref().ok_or(NotNext::NoRoot)?;
-    let root = contingency.root.ok_or(NotNext::NoRoot)?;
+    let found = contingency.root.ok_or(NotNext::NoRoot)?;
     if let Some((incident, _)) = &contingency.spent {
         return Err(NotNext::Spent(incident.clone()));
     }
-    match compromised_in {
-        Some(incident) => Err(NotNext::Compromised(incident.clone())),
-        None => Ok(root),
+    if let Some(incident) = compromised_in {
+        return Err(NotNext::Compromised(incident.clone()));
+    }
+    if !policy.key(&line.next).is_some_and(|key| key.modes.contains(&MODE)) {
+        return Err(NotNext::NotPermitted);
+    }
+    if found == line.next_root_sha256 {
+        Ok(found)
+    } else {
+        Err(NotNext::Determined { expected: line.next_root_sha256, found })
     }
 }

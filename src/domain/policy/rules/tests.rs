@@ -16,7 +16,7 @@ use crate::domain::policy::contingency::Checked;
 use crate::domain::policy::custodians::Presented;
 use crate::domain::policy::facts::{Ending, IntentState, RECENT_MINUTES, Tally};
 use crate::domain::policy::separation::{Part, PartsTaken};
-use crate::domain::policy::tests::{changed, example, policy};
+use crate::domain::policy::tests::{changed, example, policy, replaced, with_next};
 
 const ID: DeterminationId = DeterminationId([1; 16]);
 const OTHER: DeterminationId = DeterminationId([2; 16]);
@@ -388,15 +388,18 @@ fn generation(label: &str, root: Option<Digest>) -> ContingencyFacts {
         algorithm: "aes-256-gcm".into(),
         extension: Digest([0x70; 32]),
     };
-    ContingencyFacts { root, ..ContingencyFacts::new(prepared) }
+    ContingencyFacts { root, ..ContingencyFacts::new(prepared, 7) }
+}
+
+fn line_of(world: &mut World) -> &mut SymmetricKeyLine {
+    world.determination().symmetric_key.as_mut().unwrap()
 }
 
 impl World {
     /// A command of mode 9 that may be signed, with nothing to spare.
     fn contingency() -> Self {
         let mut world = Self::good();
-        let keys = "modes = []\noriginator = \"90B3D51F30000003\"";
-        world.policy = policy(&changed("keys.toml", keys, &keys.replace("[]", "[9]")));
+        world.policy = policy(&with_next());
         let certificates = [new_root(), framed(100)];
         let template = Template::from_update(&contingency_update(&certificates, &[])).unwrap();
         world.scope().templates = BTreeMap::from([("esme".parse().unwrap(), Arc::new(template))]);
@@ -423,8 +426,11 @@ impl World {
         determination.policy = digest;
         determination.method = Some(Method::Contingency);
         determination.key = Some((label, spki));
-        determination.symmetric_key =
-            Some(SymmetricKeyLine { root_sha256: ROOT, next: "contingency-2".parse().unwrap() });
+        determination.symmetric_key = Some(SymmetricKeyLine {
+            root_sha256: ROOT,
+            next: "contingency-2".parse().unwrap(),
+            next_root_sha256: Digest::of(&new_root()),
+        });
         world
     }
 
@@ -459,14 +465,10 @@ fn contingency(edges: &mut Edges) {
     check(
         &|world| {
             world.of_key().prepared.wrap_with_trusted = false;
+            let keys =
+                replaced(with_next(), "wrap_with_trusted = \"required\"", "wrap_with_trusted = \"not-enforced\"");
             let mut files = changed("policy.toml", "purpose = \"live\"", "purpose = \"exercise\"");
-            let keys = String::from_utf8(files["keys.toml"].clone()).unwrap();
-            let keys = keys.replace(
-                "modes = []\noriginator = \"90B3D51F30000003\"",
-                "modes = [9]\noriginator = \"90B3D51F30000003\"",
-            );
-            let keys = keys.replace("wrap_with_trusted = \"required\"", "wrap_with_trusted = \"not-enforced\"");
-            files.insert("keys.toml".into(), keys.into_bytes());
+            files.insert("keys.toml".into(), keys["keys.toml"].clone());
             world.policy = policy(&files);
             world.determination().policy = world.policy.digest();
         },
@@ -486,6 +488,23 @@ fn contingency(edges: &mut Edges) {
     check(&|world| world.next.as_mut().unwrap().contingency = None, &["next-generation"]);
     check(&|world| world.of_next().root = None, &["next-generation"]);
     check(&|world| world.of_next().root = Some(ROOT), &["next-generation"]);
+    check(&|world| line_of(world).next_root_sha256 = ROOT, &["next-generation"]);
+    // The line and what carries it agree, and the template puts another one in.
+    check(
+        &|world| {
+            world.of_next().root = Some(ROOT);
+            line_of(world).next_root_sha256 = ROOT;
+        },
+        &["next-generation"],
+    );
+    check(
+        &|world| {
+            let keys = "label = \"contingency-2\"\nuse = \"contingency\"\ntoken = \"smki-c\"\nmodes = [9]";
+            world.policy = policy(&replaced(with_next(), keys, &keys.replace("[9]", "[]")));
+            world.determination().policy = world.policy.digest();
+        },
+        &["next-generation"],
+    );
     check(&|world| world.of_next().spent = Some(("INC-3".parse().unwrap(), OTHER)), &["next-generation"]);
     check(&|world| world.next_compromised_in = Some("INC-3".parse().unwrap()), &["next-generation"]);
     // Spent in this incident, under whichever of its determinations; and in no other.
@@ -529,6 +548,9 @@ fn a_contingency_key_is_checked_before_its_symmetric_key_is_released_and_that_be
     world.of_key().spent = Some(("INC-2".parse().unwrap(), OTHER));
     assert_eq!(rules(decide_preflight(&world.batch())), ["spent-elsewhere"]);
     assert_eq!(decide_filling(&World::contingency().batch()), Ok(()));
+    let mut compromised = World::contingency();
+    compromised.compromised_in = Some("INC-2".parse().unwrap());
+    assert_eq!(decide_filling(&compromised.batch()).err().map(|refusal| refusal.rule()), Some("key-compromised"));
     assert_eq!(decide_filling(&World::good().batch()), Ok(()), "a recovery key needs none");
 }
 

@@ -18,7 +18,7 @@
 //! |---|---|
 //! | [`domain`] | pure: octets and facts in, values out. [`domain::ledger::entry`] is what lies in ledgers, [`domain::fold`] what it amounts to, [`domain::policy::rules`] what may be signed, [`domain::intake`] what may be taken in, [`domain::audit`] all of it again, by an outsider |
 //! | [`domain::procedure`] | the SMKI Recovery Procedure as data: which profile is in force at a moment, what it requires, by which text |
-//! | [`domain::incident`] | an incident's way through it: [`domain::incident::decide()`] whether a step may be taken, `next` what is to be done, `targets` the Relevant Devices, `timeline` the story |
+//! | [`domain::incident`] | an incident's way through it: [`domain::incident::decide()`] whether a step may be taken, `next` what is to be done, `targets` the Relevant Devices, `timeline` the story, `routes` the way out of the Compromise of which key |
 //! | [`domain::files`], [`domain::responses`] | what the procedure's files say; what a Device's answer proves |
 //! | [`recorder`] | the one writer: entries durable and under a signed checkpoint, or nothing |
 //! | [`state`] | the fold, caught up with the ledger: from its newest snapshot, or from the first entry |

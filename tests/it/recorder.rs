@@ -6,13 +6,16 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use smkid::domain::fold::Fold;
+use smkid::domain::ledger::contingency::{
+    ContingencyPrepared, ReleaseResult, SymmetricKeySpent, SymmetricRelease, SymmetricReleased,
+};
 use smkid::domain::ledger::entry::{
     Actor, ClockAccepted, Entry, Event, ProfileInForce, Reason, RefusalsFolded, Refused, ResponseTally, ResponsesTaken,
     Role, Settled, SigningResumed, Started, Stopped,
 };
 use smkid::domain::ledger::merkle::Head;
 use smkid::domain::ledger::note::Verifier;
-use smkid::domain::names::{Digest, RequestId};
+use smkid::domain::names::{Digest, IncidentId, KeyId, KeyLabel, RequestId};
 use smkid::hsm::HsmError;
 use smkid::pipeline::{self, Request, WantedSet};
 use smkid::recorder::{CheckpointSigner, Recorder, SNAPSHOT_LEAVES_AT_STOP, record_alone};
@@ -212,6 +215,61 @@ fn clock_refuses(fixture: &mut Fixture) -> bool {
     let (reasons, entry) = accepted.expect_err("the determination is withdrawn");
     assert!(entry.is_some() && reasons.iter().any(|reason| &*reason.rule == "withdrawn"), "{reasons:?}");
     reasons.iter().any(|reason| &*reason.rule == "clock")
+}
+
+#[test]
+fn a_release_that_an_end_left_open_is_unknown_where_the_token_may_have_been_asked_and_not_released_where_it_was_not() {
+    let key: KeyLabel = "recovery-1".parse().unwrap();
+    let incident: IncidentId = "INC-1".parse().unwrap();
+    let ended = |fixture: &Fixture| {
+        let reader = fixture.reader();
+        let last = reader.leaf(reader.head().unwrap().size - 1).unwrap();
+        match Entry::from_leaf(&last).unwrap().event {
+            Event::SymmetricReleased(released) => released,
+            other => panic!("expected the end of a release, found {other:?}"),
+        }
+    };
+    let mut fixture = Fixture::new();
+    let determination = fixture.determination;
+    let release = |request: u8| {
+        Event::SymmetricRelease(SymmetricRelease {
+            request: RequestId([request; 16]),
+            key: key.clone(),
+            incident: incident.clone(),
+            determination,
+            policy: Digest([1; 32]),
+            root: Digest([2; 32]),
+        })
+    };
+    // What the fold keeps of a generation is asked by no rule here.
+    let prepared = ContingencyPrepared {
+        key: key.clone(),
+        token: "smki-a".parse().unwrap(),
+        symmetric: KeyId([3; 16]),
+        wrapping: KeyId([4; 16]),
+        bits: 256,
+        wrap_with_trusted: true,
+        algorithm: "aes-256-gcm".into(),
+        extension: Digest::of(b"field"),
+    };
+    let spent = SymmetricKeySpent { key: key.clone(), incident: incident.clone(), determination };
+    let open = fixture.record(|recorder| {
+        recorder.queue_blob(b"field".to_vec());
+        recorder.queue(&operator(), Event::ContingencyPrepared(prepared)).unwrap();
+        recorder.queue(&operator(), Event::SymmetricKeySpent(spent)).unwrap();
+        recorder.queue(&operator(), release(1)).unwrap()
+    });
+    fixture.record(|recorder| pipeline::resume(recorder).unwrap());
+    let SymmetricReleased { intent, result } = ended(&fixture);
+    assert!(intent == open && matches!(result, ReleaseResult::Unknown(_)), "{result:?}");
+
+    let mut without_key = fixture.without_key();
+    let open = record_alone(&mut without_key, |recorder| {
+        let open = recorder.queue(&operator(), release(2))?;
+        pipeline::resume(recorder).map(|_| open)
+    });
+    let SymmetricReleased { intent, result } = ended(&fixture);
+    assert!(intent == open.unwrap().into_inner() && matches!(result, ReleaseResult::NotReleased(_)), "{result:?}");
 }
 
 fn jumps(fixture: &Fixture) -> Vec<i64> {

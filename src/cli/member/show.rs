@@ -474,7 +474,10 @@ fn determination(page: &mut Page, form: &Determination) {
                 "  Devices hold",
                 format!("the Root OCA Certificate with SHA-256 {root_sha256}, which carries that key"),
             );
-                        page.row("  afterwards", format!("the one with SHA-256 {next_root_sha256}, which carries {next}, the next generation"));
+            page.row(
+                "  afterwards",
+                format!("the one with SHA-256 {next_root_sha256}, which carries {next}, the next generation"),
+            );
             page.line("Compare that SHA-256, in words, with what the Root OCA's operator says:");
             for line in Words(*next_root_sha256).to_string().lines() {
                 page.line(format!("  {line}"));

@@ -55,7 +55,9 @@ impl Again<'_> {
             | Event::SymmetricKeySpent(_)
             | Event::SymmetricRelease(_)
             | Event::ExerciseRecorded(_) => &[Role::Operator],
-                        Event::TokenHealth(_) | Event::JobEnded(_) | Event::Snapshot(_) | Event::SymmetricReleased(_) => &[Role::Daemon],
+            Event::TokenHealth(_) | Event::JobEnded(_) | Event::Snapshot(_) | Event::SymmetricReleased(_) => {
+                &[Role::Daemon]
+            }
             // What nobody signed stands on the operator who brought it.
             Event::FileAccepted(accepted) if accepted.signature.is_none() => &[Role::Operator],
             Event::KeyActivated(_) | Event::KeyLocked(_) | Event::ContingencyChecked(_) => {

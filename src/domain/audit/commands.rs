@@ -72,7 +72,7 @@ pub(super) struct Run {
     again: bool,
 }
 
-fn allowed<T>(decided: Result<T, Vec<Refusal>>) -> Result<T, String> {
+pub(super) fn allowed<T>(decided: Result<T, Vec<Refusal>>) -> Result<T, String> {
     decided.map_err(|refusals| {
         let refusals: Vec<String> = refusals.iter().map(|refusal| format!("{}: {refusal}", refusal.rule())).collect();
         format!("it was not permitted: {}", refusals.join("; "))

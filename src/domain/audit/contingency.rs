@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use super::commands::allowed;
 use super::documents::{Again, compare, permitted};
 use super::{Audit, Permitted, demand, text, whole};
 use crate::domain::certificates::apex::WrappedApexKey;
@@ -15,6 +16,7 @@ use crate::domain::ledger::contingency::{
 };
 use crate::domain::ledger::entry::Entry;
 use crate::domain::names::KeyLabel;
+use crate::domain::policy::rules;
 
 impl Again<'_> {
     pub(super) fn check_prepared(&self, prepared: &ContingencyPrepared) -> Permitted {
@@ -75,15 +77,21 @@ impl Audit<'_> {
     }
 
     /// It was announced, and the announcement lies under a checkpoint: the key was spent for all the world to see before it left the
-    /// token.
-    pub(super) fn check_symmetric_released(&self, released: &SymmetricReleased) -> Permitted {
+    /// token. What the daemon holds from then on it may still hold at that moment, for whoever asked.
+    pub(super) fn check_symmetric_released(&self, released: &SymmetricReleased, entry: &Entry) -> Permitted {
         let SymmetricReleased { intent, result } = released;
-        demand(self.fold.open_releases().any(|(open, _)| open == *intent), || {
+        let open = self.fold.open_release(*intent).ok_or_else(|| {
             format!("no open release {intent} stands before it: a key left its token that was not announced")
         })?;
+        if *result != ReleaseResult::Released {
+            return Ok(());
+        }
         let covered = self.roots.covered();
-        demand(*result != ReleaseResult::Released || *intent < covered, || {
+        demand(*intent < covered, || {
             format!("no checkpoint was signed between release {intent} and it; the last one covers {covered} entries")
-        })
+        })?;
+        demand(!open.lapsed, || format!("the key was locked since release {intent}: nobody may hold what came of it"))?;
+        let facts = self.fold.batch_facts(&open.by, open.determination, entry.at, entry.clock);
+        allowed(rules::decide_symmetric_release(&facts.ok_or("no policy is in force")?))
     }
 }

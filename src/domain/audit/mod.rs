@@ -454,7 +454,7 @@ impl<'a> Audit<'a> {
             | Event::ClockAccepted(_) => Ok(()),
             Event::ContingencyPrepared(prepared) => self.try_symmetric_keys(prepared),
             Event::SymmetricRelease(_) => self.check_symmetric_release(),
-            Event::SymmetricReleased(released) => self.check_symmetric_released(released),
+            Event::SymmetricReleased(released) => self.check_symmetric_released(released, entry),
             Event::Snapshot(snapshot) => self.check_snapshot(snapshot),
         }
     }

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use super::{Fold, FoldError, not_known};
 use crate::domain::incident::routes;
 use crate::domain::ledger::contingency::{
-    CheckResult, ContingencyChecked, ContingencyPrepared, ReleaseResult, SymmetricKeySpent, SymmetricRelease, SymmetricReleased,
+    CheckResult, ContingencyChecked, ContingencyPrepared, ReleaseResult, SymmetricKeySpent, SymmetricRelease,
+    SymmetricReleased,
 };
-use crate::domain::ledger::entry::{CustodianPresented, KeyActivated, KeyRecord, OtherKey, Started};
+use crate::domain::ledger::entry::{Actor, CustodianPresented, KeyActivated, KeyRecord, OtherKey, Started};
 use crate::domain::ledger::meaning::Meaning;
 use crate::domain::names::{Digest, IncidentId, KeyLabel, KeyUse};
 use crate::domain::policy::contingency::{Checked, ContingencyFacts, Releasing};
@@ -70,11 +71,7 @@ impl Fold {
         self.keys.insert(record.label.clone(), facts);
     }
 
-    pub(super) fn prepare_contingency(
-        &mut self,
-        prepared: &ContingencyPrepared,
-        index: u64,
-    ) -> Result<(), FoldError> {
+    pub(super) fn prepare_contingency(&mut self, prepared: &ContingencyPrepared, index: u64) -> Result<(), FoldError> {
         self.key_mut(&prepared.key)?.contingency = Some(ContingencyFacts::new(prepared.clone(), index));
         Ok(())
     }
@@ -102,9 +99,16 @@ impl Fold {
         Ok(())
     }
 
-    pub(super) fn release_symmetric(&mut self, release: &SymmetricRelease, index: u64) -> Result<(), FoldError> {
-        let releasing = Releasing { determination: release.determination, lapsed: false };
-        self.contingency_mut(&release.key)?.releasing.insert(index, releasing);
+    pub(super) fn release_symmetric(
+        &mut self,
+        release: &SymmetricRelease,
+        by: &Actor,
+        index: u64,
+    ) -> Result<(), FoldError> {
+        let releasing = Releasing { by: by.clone(), determination: release.determination, lapsed: false };
+        let facts = self.contingency_mut(&release.key)?;
+        facts.releasing.insert(index, releasing);
+        facts.requests.insert(release.request);
         Ok(())
     }
 
@@ -126,6 +130,11 @@ impl Fold {
     pub(super) fn contingency_mut(&mut self, key: &KeyLabel) -> Result<&mut ContingencyFacts, FoldError> {
         let contingency = self.key_mut(key)?.contingency.as_mut();
         contingency.ok_or_else(|| not_known("contingency material of key", key))
+    }
+
+    /// A release that was announced and has no outcome yet.
+    pub fn open_release(&self, intent: u64) -> Option<&Releasing> {
+        self.keys.values().find_map(|facts| facts.contingency.as_ref()?.releasing.get(&intent))
     }
 
     /// Releases of Contingency Symmetric Keys whose outcome is not recorded, each with its key: at a start, nobody can tell any more.

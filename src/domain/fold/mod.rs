@@ -489,7 +489,7 @@ impl Fold {
             }
             Event::ContingencyChecked(checked) => self.check_contingency(checked, index)?,
             Event::SymmetricKeySpent(spent) => self.spend(spent, *at)?,
-            Event::SymmetricRelease(release) => self.release_symmetric(release, index)?,
+            Event::SymmetricRelease(release) => self.release_symmetric(release, by, index)?,
             Event::SymmetricReleased(released) => self.symmetric_released(released)?,
         }
         self.targets_altered += u64::from(may_alter_targets(event));

@@ -10,8 +10,8 @@ use crate::domain::incident::{State, TakeError};
 use crate::domain::intake::{Context, Head, Heads, steps};
 use crate::domain::ledger::ceremonies::{CeremonyKind, CeremonyRecorded};
 use crate::domain::ledger::contingency::{
-    CheckResult, Compared, ContingencyChecked, ContingencyPrepared, OtherKey, ReleaseResult, RootImported, SymmetricKeySpent, SymmetricRelease,
-    SymmetricReleased,
+    CheckResult, Compared, ContingencyChecked, ContingencyPrepared, OtherKey, ReleaseResult, RootImported,
+    SymmetricKeySpent, SymmetricRelease, SymmetricReleased,
 };
 use crate::domain::ledger::entry::{Actor, Channel, Compromised, KeyLocked, KeyRecord, Reason, Role, Started, VERSION};
 use crate::domain::ledger::steps::{

@@ -90,7 +90,9 @@ const REPLACE_SPENT_MATERIAL: &str = "replace-spent-material";
 
 /// The duty that arises when a Contingency Symmetric Key is spent (rule 34): one for each key.
 pub fn replacement_id(key: &KeyLabel) -> DutyId {
-    format!("replace-{key}").parse().expect("a key's label is no longer than a duty's id may be, and of the same letters")
+    format!("replace-{key}")
+        .parse()
+        .expect("a key's label is no longer than a duty's id may be, and of the same letters")
 }
 
 /// The duty to say what takes the place of a generation whose symmetric key is spent.

@@ -187,7 +187,9 @@ pub fn tell(event: &Event) -> Option<String> {
             let intent = released.intent;
             match &released.result {
                 ReleaseResult::Released => {
-                    format!("The Contingency Symmetric Key of entry {intent} was released: the daemon holds it in memory")
+                    format!(
+                        "The Contingency Symmetric Key of entry {intent} was released: the daemon holds it in memory"
+                    )
                 }
                 ReleaseResult::Failed(text) => format!("The release of entry {intent} failed: {text}"),
                 ReleaseResult::NotReleased(text) => format!("The release of entry {intent} did not take place: {text}"),

@@ -9,7 +9,7 @@ use crate::domain::fold::Fold;
 use crate::domain::gbcs::{CredentialsReplacementMode, SeqNumber};
 use crate::domain::incident::routes::Generation;
 use crate::domain::ledger::contingency::{
-        Compared, ContingencyChecked, ContingencyPrepared, OtherKey, RootImported, SymmetricKeySpent, SymmetricRelease,
+    Compared, ContingencyChecked, ContingencyPrepared, OtherKey, RootImported, SymmetricKeySpent, SymmetricRelease,
 };
 use crate::domain::ledger::entry::{Actor, Reason};
 use crate::domain::names::{DeterminationId, Digest, IncidentId, KeyLabel, KeyUse, RequestId};
@@ -239,11 +239,7 @@ pub(super) fn next_root(
     key: &KeyLabel,
     line: &SymmetricKeyLine,
 ) -> Result<Digest, Refusal> {
-    let next = Next {
-        key: fold.keys().get(&line.next),
-        compromised_in: fold.next_compromised_in(&line.next),
-        policy,
-    };
+    let next = Next { key: fold.keys().get(&line.next), compromised_in: fold.next_compromised_in(&line.next), policy };
     rules::next_root(key, line, next).map_err(|why| Refusal::NextGeneration { next: line.next.clone(), why })
 }
 
@@ -280,7 +276,8 @@ pub(super) fn generation(
                 })
             };
             fold.keys().iter().find(is_next).map(|(next, _)| next.clone()).ok_or_else(|| {
-                "no other contingency key has a Root OCA Certificate that carries it; have one made at a ceremony".into()
+                "no other contingency key has a Root OCA Certificate that carries it; have one made at a ceremony"
+                    .into()
             })
         }
     };
@@ -354,6 +351,9 @@ pub fn release(
     if let Some((label, contingency)) = facts.key.and_then(|key| Some((&key.record.label, key.contingency.as_ref()?))) {
         reasons.demand("not-spent", contingency.spent.is_some(), || {
             format!("that the Contingency Symmetric Key of {label} is spent must be recorded before it is released")
+        });
+        reasons.demand("request-used", !contingency.requests.contains(&request), || {
+            format!("request {request} was used for a release of this key before; a further one has an id of its own")
         });
         if let Some(intent) = contingency.releasing.keys().next() {
             reasons.add("release-open", format!("the release of entry {intent} has no outcome yet; wait for it"));

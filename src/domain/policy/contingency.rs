@@ -1,11 +1,12 @@
 //! Pure. What the ledger says of a generation of contingency material.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
 use crate::domain::ledger::contingency::{CheckResult, ContingencyPrepared};
-use crate::domain::names::{DeterminationId, Digest, IncidentId};
+use crate::domain::ledger::entry::Actor;
+use crate::domain::names::{DeterminationId, Digest, IncidentId, RequestId};
 
 /// A generation: what belongs to one contingency key, and what became of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +26,8 @@ pub struct ContingencyFacts {
     pub spent: Option<(IncidentId, DeterminationId)>,
     /// Releases whose outcome is not recorded yet, by the leaf that announced them.
     pub releasing: BTreeMap<u64, Releasing>,
+    /// The requests for releases: each is used once.
+    pub requests: BTreeSet<RequestId>,
     /// Under which determination the daemon holds the symmetric key: from its release until the key is locked or the daemon starts.
     pub released: Option<DeterminationId>,
 }
@@ -47,6 +50,8 @@ pub struct Checked {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Releasing {
+    /// Who asked.
+    pub by: Actor,
     /// Under which determination.
     pub determination: DeterminationId,
     /// Whether the key was locked since, or the daemon ended: whatever became of it, nobody holds it.
@@ -57,7 +62,9 @@ impl ContingencyFacts {
     /// Of material that was just made.
     pub const fn new(prepared: ContingencyPrepared, entry: u64) -> Self {
         let (root, root_entry) = (None, None);
-        Self { entry, prepared, root, root_entry, checked: None, spent: None, releasing: BTreeMap::new(), released: None }
+        let (checked, spent, released) = (None, None, None);
+        let (releasing, requests) = (BTreeMap::new(), BTreeSet::new());
+        Self { entry, prepared, root, root_entry, checked, spent, releasing, requests, released }
     }
 
     /// What of it lay under no checkpoint at a start is not believed: a ceremony's entries always lie under one, so whoever could write to

@@ -13,7 +13,7 @@ use smkid::domain::names::Digest;
 
 use super::Stage;
 use crate::lab::{Key, VALIDITY, issue_octets};
-use crate::support::token::{MODULE, PIN, SO_PIN, TestToken};
+use crate::support::token::{PIN, SO_PIN, TestToken};
 
 /// With the PINs of the tokens, but for that of the security officer.
 const TOKENS: &str = "--config smkid.toml --pin-file smki-a=smki.pin --pin-file smki-c=smki.pin";
@@ -44,19 +44,25 @@ impl Stage {
             stage.scratch.write(name, format!("{pin}\n"));
             fs::set_permissions(stage.path(name), fs::Permissions::from_mode(0o600)).unwrap();
         }
-        stage.configure_third("", &token);
+        stage.configure_third(None, &token);
         (stage, token)
     }
 
-    /// The configuration, with that token besides; `fault` is what goes wrong with the ledger token.
-    pub fn configure_third(&self, fault: &str, token: &TestToken) {
-        self.configure_with("", Some(fault).filter(|fault| !fault.is_empty()));
+    /// The configuration, with that token besides; `fault` is what goes wrong with its module.
+    pub fn configure_third(&self, fault: Option<&str>, token: &TestToken) {
+        self.configure("");
+        let config = fault.map_or_else(|| token.config(1), |script| token.failing(1, script));
+        let environment: String = config
+            .environment
+            .iter()
+            .map(|(name, value)| format!("{} = \"{}\"\n", name.display(), value.display()))
+            .collect();
         let more = format!(
-            "\n[[token]]\nname = \"smki-c\"\nmodule = \"{MODULE}\"\nlabel = \"{}\"\nserial = \"{}\"\ndeadline_ms = 10000\n\
-             [token.environment]\nSOFTHSM2_CONF = \"{}\"\n",
+            "\n[[token]]\nname = \"smki-c\"\nmodule = \"{}\"\nlabel = \"{}\"\nserial = \"{}\"\ndeadline_ms = 10000\n\
+             [token.environment]\n{environment}",
+            config.module.display(),
             token.label,
             token.serial,
-            token.dir().join("softhsm2.conf").display()
         );
         self.scratch.write("smkid.toml", self.scratch.text("smkid.toml") + &more);
     }
@@ -100,11 +106,11 @@ fn a_contingency_key_gets_its_symmetric_key_and_the_root_that_carries_it_is_take
     assert_eq!(Stage::pkcs11_tool(&token, "--list-objects --type secrkey"), "");
     assert!(stage.prepared().is_empty());
 
-    // Recording fails once all is made: done again, what stands is taken.
-    stage.configure_third("C_Sign * kill", &token);
-    let output = stage.ceremony(&make(OFFICER));
-    assert!(!output.status.success(), "{output:?}");
-    stage.configure_third("", &token);
+    // It is cut off once all is made, before it is recorded: done again, what stands is taken.
+    stage.configure_third(Some("C_Encrypt * kill"), &token);
+    stage.expect(3, "the worker ended", &make(OFFICER));
+    assert!(stage.prepared().is_empty());
+    stage.configure_third(None, &token);
     let said = stage.expect(0, "Next: hand both files to the Root OCA's operator", &make(OFFICER));
     assert!(said.contains("Found: the wrapping key and the Contingency Symmetric Key"), "{said}");
     let prepared = stage.prepared();

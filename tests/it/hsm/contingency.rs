@@ -3,17 +3,22 @@
 //! SoftHSM holds to `CKA_WRAP_WITH_TRUSTED`, and lets none but the security officer mark a key as trusted. Kryoptic lets the user too, so
 //! there a policy that wants the key guarded is refused, and an exercise does without. p11-kit's server passes no AES key wrap on.
 
+use std::time::Duration;
+
 use secrecy::SecretString;
 use smkid::domain::certificates::apex::{WrapAlgorithm, WrapParameters, WrappedApexKey};
 use smkid::domain::certificates::signature::PublicKey;
 use smkid::domain::gbcs::SymmetricKey;
 use smkid::domain::names::{Digest, KeyId, KeyLabel, KeyUse};
+use smkid::domain::time::Timestamp;
 use smkid::hsm::{
     Compared, Condition, Expectations, ExpectedKey, HsmError, KeyReport, Kind, Material, Outcome, PinSource, Several,
-    Token,
+    ToSign, Token, TokenConfig,
 };
+use zeroize::Zeroizing;
 
 use super::{command, label, pin, sign_one};
+use crate::support::copies::clone_token;
 use crate::support::token::{Make, SO_PIN, TestToken};
 
 const PAIR: &str = "contingency-1";
@@ -60,11 +65,14 @@ impl Beside {
         beside
     }
 
-    fn start(&self, material: Material) -> Result<Token, HsmError> {
+    fn expectations(&self, material: Material) -> Expectations {
         let KeyReport { label, id, use_, spki } = self.pair.clone();
         let key = ExpectedKey { label, id, use_, spki: Some(spki), cloned: false, material: Some(material) };
-        let expectations = Expectations { keys: vec![key], genesis: None, origin: None };
-        Token::start(self.hsm.config(1), pin(), expectations).map(|(token, _)| token)
+        Expectations { keys: vec![key], genesis: None, origin: None }
+    }
+
+    fn start(&self, material: Material) -> Result<Token, HsmError> {
+        Token::start(self.hsm.config(1), pin(), self.expectations(material)).map(|(token, _)| token)
     }
 
     fn compare(&self, extension: &WrappedApexKey) -> Compared {
@@ -137,13 +145,26 @@ fn kryoptic_does_the_same_and_is_refused_where_the_key_is_to_be_guarded() {
         return;
     }
     whole(Make::Kryoptic, UNGUARDED);
-    let Beside { hsm, token, .. } = Beside::half(Make::Kryoptic, MATERIAL);
+    let Beside { hsm, token, pair } = Beside::half(Make::Kryoptic, MATERIAL);
     let refused = token.make_symmetric(label(PAIR), MATERIAL).wait().unwrap_err();
     let HsmError::NotGuarded { why, .. } = &refused else { panic!("{refused:?}") };
     assert!(why.contains("CKA_TRUSTED"), "{refused}");
     token.shutdown();
     let listed = hsm.pkcs11_tool_logged_in(&["--list-objects", "--type", "secrkey"]);
     assert!(listed.contains("contingency-1-wrapping") && !listed.contains("contingency-1-symmetric"), "{listed}");
+
+    // Cut off between the making and the trial, the key stands and looks as it should: it is tried before it wraps anything.
+    let expected = |material| {
+        let (label, id, spki) = (label(PAIR), PAIR_ID, Some(pair.spki.clone()));
+        let key = ExpectedKey { label, id, use_: KeyUse::Contingency, spki, cloned: false, material };
+        Expectations { keys: vec![key], genesis: None, origin: None }
+    };
+    let (token, _) = Token::start(hsm.failing(1, "C_WrapKey 1 kill"), pin(), expected(None)).unwrap();
+    token.make_symmetric(label(PAIR), MATERIAL).wait().unwrap_err();
+    token.shutdown();
+    let (token, _) = Token::start(hsm.config(1), pin(), expected(Some(MATERIAL))).unwrap();
+    let refused = token.wrap_public(label(PAIR)).wait().unwrap_err();
+    assert!(matches!(refused, HsmError::NotGuarded { .. }), "{refused}");
 }
 
 #[test]
@@ -253,5 +274,68 @@ fn the_daemon_forgets_the_symmetric_key_when_the_key_is_locked() {
     several.hold_symmetric(key);
     token.shutdown();
     assert!(matches!(token.condition(), Condition::Locked(_)));
+    assert!(several.symmetric().is_none());
+}
+
+#[test]
+fn a_release_that_hangs_or_fails_gives_nothing_and_can_be_asked_for_again() {
+    let beside = Beside::of(Make::SoftHsm, MATERIAL);
+    let key = release(&beside.token, &label(PAIR)).unwrap();
+    beside.token.shutdown();
+    let start = |script: &str| {
+        let config = TokenConfig { call_deadline: Duration::from_secs(2), ..beside.hsm.failing(1, script) };
+        Token::start(config, pin(), beside.expectations(MATERIAL)).unwrap().0
+    };
+    let hung = start("C_UnwrapKey 1 hang");
+    let overrun = release(&hung, &label(PAIR)).unwrap_err();
+    assert!(matches!(overrun, HsmError::Overrun { .. }), "{overrun}");
+    hung.restart().unwrap();
+    assert_eq!(release(&hung, &label(PAIR)).unwrap().octets(), key.octets());
+    hung.shutdown();
+    // The token is asked for the wrapped key's length first, so these are the first wrapping and the second, under the key of the moment.
+    for call in ["C_WrapKey 1", "C_WrapKey 3", "C_UnwrapKey 1", "C_CreateObject 1"] {
+        let failing = start(&format!("{call} return CKR_FUNCTION_FAILED"));
+        let failed = release(&failing, &label(PAIR)).unwrap_err();
+        assert!(matches!(&failed, HsmError::Call(fault) if call.starts_with(&fault.function)), "{call}: {failed}");
+        failing.shutdown();
+    }
+}
+
+#[test]
+fn a_key_on_two_tokens_signs_on_both_with_what_the_one_has_released() {
+    let beside = Beside::of(Make::SoftHsm, MATERIAL);
+    beside.token.shutdown();
+    let serial: String = beside.hsm.serial.chars().rev().collect();
+    clone_token(&beside.hsm.dir().join("tokens"), &beside.hsm.serial, &serial);
+    let first = beside.start(MATERIAL).unwrap();
+    let config = TokenConfig { name: "its-clone".parse().unwrap(), serial, ..beside.hsm.config(1) };
+    let mut expectations = beside.expectations(MATERIAL);
+    // The ledger knows of the material on the token of its ceremony alone.
+    (expectations.keys[0].cloned, expectations.keys[0].material) = (true, None);
+    let (second, _) = Token::start(config, pin(), expectations).unwrap();
+    let several = Several::new(label(PAIR));
+    for token in [&first, &second] {
+        assert!(several.add(token.clone()).is_none());
+    }
+    assert_eq!(release(&second, &label(PAIR)).unwrap_err(), HsmError::NoMaterial(label(PAIR)));
+    several.hold_symmetric(release(&first, &label(PAIR)).unwrap());
+
+    let commands = (0..400).map(|n| {
+        let octets = Zeroizing::new(command(9, n));
+        let range = 0..octets.len();
+        ToSign::secret(n, Kind::Command, octets, range).unwrap()
+    });
+    let commands: Vec<ToSign> = commands.collect();
+    assert!(!format!("{:?}", commands[0]).contains("238, 238"), "no Debug shows what is inside");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let signed = runtime.block_on(several.sign_decided(several.fences_seen(), commands, Timestamp::MAX)).unwrap();
+    assert!(signed.iter().all(|result| matches!(result.outcome, Outcome::Signed(_))) && signed.len() == 400);
+    let made = [&first, &second].map(Token::signatures);
+    assert!(made.iter().all(|made| *made > 0) && made.iter().sum::<u64>() == 400, "{made:?}");
+
+    // One of them locked, the other goes on, and the key is still held; with the last it is forgotten.
+    second.shutdown();
+    assert!(several.symmetric().is_some());
+    first.shutdown();
     assert!(several.symmetric().is_none());
 }

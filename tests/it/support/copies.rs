@@ -114,7 +114,7 @@ impl Site {
 }
 
 /// Makes a second token of one in a folder of tokens: the same label, PIN, keys and objects under another serial number. This is what a maker's cloning comes to; SoftHSM has none, and a key brought in from outside is not what we accept.
-fn clone_token(tokens: &Path, serial: &str, other: &str) {
+pub fn clone_token(tokens: &Path, serial: &str, other: &str) {
     let folder = folder_of(tokens, serial);
     // The slot's number is made of the last eight digits, so those must differ.
     assert_ne!(other[other.len() - 8..], serial[serial.len() - 8..]);

@@ -231,12 +231,13 @@ impl Checker<'_> {
             if plan.keys().filter(|other| other.label == key.label).count() > 1 {
                 self.fault(entry, format!("key {}: it stands here twice", key.label));
             }
-            for id in std::iter::once(key.cka_id).chain(key.symmetric_id).chain(key.wrapping_id) {
+            let drawn =
+                [("cka_id", Some(key.cka_id)), ("symmetric_id", key.symmetric_id), ("wrapping_id", key.wrapping_id)];
+            for (name, id) in drawn.into_iter().filter_map(|(name, id)| Some((name, id?))) {
                 if let Some(other) = ids.insert(id, key.label.clone()) {
-                    let text = format!(
-                        "key {}: its cka_id, {id}, is that of {other}; draw another (openssl rand -hex 16)",
-                        key.label
-                    );
+                    let label = &key.label;
+                    let text =
+                        format!("key {label}: its {name} is that of {other}; draw another (openssl rand -hex 16)");
                     self.fault(entry, text);
                 }
             }

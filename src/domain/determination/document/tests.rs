@@ -233,7 +233,13 @@ fn to_execute_needs_a_key_and_a_scope_and_not_to_execute_has_neither() {
 
 #[test]
 fn the_symmetric_key_is_released_by_a_line_of_its_own_by_the_contingency_route_and_by_no_other() {
-    let line = || Some(SymmetricKeyLine { root_sha256: Digest([0x0A; 32]), next: "contingency-2".parse().unwrap(), next_root_sha256: Digest([0x0B; 32]) });
+    let line = || {
+        Some(SymmetricKeyLine {
+            root_sha256: Digest([0x0A; 32]),
+            next: "contingency-2".parse().unwrap(),
+            next_root_sha256: Digest([0x0B; 32]),
+        })
+    };
     let by = |method, symmetric_key| Determination { method: Some(method), symmetric_key, ..determination() };
     let document = written(&by(Method::Contingency, line()));
     assert_eq!(document.form().symmetric_key, line());

@@ -102,8 +102,11 @@ fn a_key_is_one_of_the_policy_with_the_use_and_mode_of_the_method() {
     check(|d| d.method = Some(Method::SubscriberKey), &["nothing to execute with a key of the DCC"]);
     let by_contingency = |d: &mut Determination| {
         d.method = Some(Method::Contingency);
-        d.symmetric_key =
-            Some(SymmetricKeyLine { root_sha256: Digest([0x71; 32]), next: "contingency-2".parse().unwrap(), next_root_sha256: Digest([0x72; 32]) });
+        d.symmetric_key = Some(SymmetricKeyLine {
+            root_sha256: Digest([0x71; 32]),
+            next: "contingency-2".parse().unwrap(),
+            next_root_sha256: Digest([0x72; 32]),
+        });
     };
     check(by_contingency, &["method contingency needs a contingency key; recovery-1 is"]);
     check(

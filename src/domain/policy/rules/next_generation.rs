@@ -125,5 +125,9 @@ pub fn next_root(key: &KeyLabel, line: &SymmetricKeyLine, next: Next<'_>) -> Res
     if !policy.key(&line.next).is_some_and(|key| key.modes.contains(&MODE)) {
         return Err(NotNext::NotPermitted);
     }
-    if found == line.next_root_sha256 { Ok(found) } else { Err(NotNext::Determined { expected: line.next_root_sha256, found }) }
+    if found == line.next_root_sha256 {
+        Ok(found)
+    } else {
+        Err(NotNext::Determined { expected: line.next_root_sha256, found })
+    }
 }

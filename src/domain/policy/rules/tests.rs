@@ -426,8 +426,11 @@ impl World {
         determination.policy = digest;
         determination.method = Some(Method::Contingency);
         determination.key = Some((label, spki));
-        determination.symmetric_key =
-            Some(SymmetricKeyLine { root_sha256: ROOT, next: "contingency-2".parse().unwrap(), next_root_sha256: Digest::of(&new_root()) });
+        determination.symmetric_key = Some(SymmetricKeyLine {
+            root_sha256: ROOT,
+            next: "contingency-2".parse().unwrap(),
+            next_root_sha256: Digest::of(&new_root()),
+        });
         world
     }
 
@@ -462,7 +465,8 @@ fn contingency(edges: &mut Edges) {
     check(
         &|world| {
             world.of_key().prepared.wrap_with_trusted = false;
-            let keys = replaced(with_next(), "wrap_with_trusted = \"required\"", "wrap_with_trusted = \"not-enforced\"");
+            let keys =
+                replaced(with_next(), "wrap_with_trusted = \"required\"", "wrap_with_trusted = \"not-enforced\"");
             let mut files = changed("policy.toml", "purpose = \"live\"", "purpose = \"exercise\"");
             files.insert("keys.toml".into(), keys["keys.toml"].clone());
             world.policy = policy(&files);

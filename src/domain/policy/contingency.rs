@@ -60,7 +60,7 @@ pub struct Releasing {
 
 impl ContingencyFacts {
     /// Of material that was just made.
-    pub const fn new(prepared: ContingencyPrepared, entry: u64) -> Self {
+    pub fn new(prepared: ContingencyPrepared, entry: u64) -> Self {
         let (root, root_entry) = (None, None);
         let (checked, spent, released) = (None, None, None);
         let (releasing, requests) = (BTreeMap::new(), BTreeSet::new());

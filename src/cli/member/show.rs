@@ -158,11 +158,12 @@ impl Shown {
             }
             (_, given) => given,
         };
-        let (mut method, mut counter_start, mut window) = (None, None, None);
+        let (mut method, mut counter_start, mut window, mut next_root) = (None, None, None, None);
         match &self.paper {
             Paper::Determination(document) => {
                 let form = document.form();
                 (method, counter_start, window) = (form.method, form.counter_start, Some(form.window));
+                next_root = form.symmetric_key.as_ref().map(|line| line.next_root_sha256);
                 found.extend(warnings::of_window(form.window, policy, now));
                 if let Some(policy) = policy {
                     found.extend(
@@ -185,6 +186,7 @@ impl Shown {
                 method,
                 compromised: named,
                 compromised_certificate,
+                next_root,
                 counter_start,
                 window,
                 policy,

@@ -60,6 +60,8 @@ pub enum Warning {
     RootNotFirst { template: TemplateName },
     /// The new root carries no contingency key.
     RootWithoutKey { template: TemplateName, fault: String },
+    /// The new root is not the one that the determination names.
+    OtherNewRoot { template: TemplateName, expected: Digest, found: Digest },
     /// Credentials of a role are replaced and no counter floor is set for it.
     FloorMissing { template: TemplateName, role: RemotePartyRole },
     /// Cells that Devices are known to have keep certificates that lead to the old root.
@@ -135,6 +137,7 @@ impl Warning {
             Self::RootCell { .. } => "root-cell",
             Self::RootNotFirst { .. } => "root-not-first",
             Self::RootWithoutKey { .. } => "root-without-key",
+            Self::OtherNewRoot { .. } => "other-new-root",
             Self::FloorMissing { .. } => "floor-missing",
             Self::OldRootLeft { .. } => "old-root-left",
             Self::CellTwice { .. } => "cell-twice",
@@ -221,6 +224,10 @@ impl fmt::Display for Warning {
                 f,
                 "template {template} puts a root on the Devices that carries no contingency key ({fault}): they could never be recovered by this \
                  route again"
+            ),
+            Self::OtherNewRoot { template, expected, found } => write!(
+                f,
+                "template {template} puts root {found} on the Devices, and the determination names {expected} as the new one: whose root is it?"
             ),
             Self::FloorMissing { template, role } => write!(
                 f,
@@ -349,6 +356,8 @@ pub struct Looking<'a> {
     pub compromised: Option<&'a Compromised>,
     /// Its certificate, if it was given.
     pub compromised_certificate: Option<&'a Certificate>,
+    /// The Root OCA Certificate that the Devices shall hold afterwards, where the document names one.
+    pub next_root: Option<Digest>,
     /// From which every counter is.
     pub counter_start: Option<u64>,
     /// When it may be acted on.
@@ -468,7 +477,7 @@ fn of_template(document: &DocumentTemplate, of: Option<OfTemplate>, looking: &Lo
         found.push(Warning::NoReplacement { template: name() });
     }
     if looking.method == Some(Method::Contingency) {
-        contingency(&document.name, &update, found);
+        contingency(&document.name, &update, looking.next_root, found);
     } else if update.replaces_root() {
         found.push(Warning::RootCell { template: name() });
     }
@@ -495,7 +504,7 @@ fn cells_of_an_esme() -> Vec<TrustAnchorCell> {
 }
 
 /// What is dangerous in a command that replaces the root itself.
-fn contingency(template: &TemplateName, update: &Update<'_>, found: &mut Vec<Warning>) {
+fn contingency(template: &TemplateName, update: &Update<'_>, next_root: Option<Digest>, found: &mut Vec<Warning>) {
     let name = || template.clone();
     let first = update.replacements.first().filter(|first| first.cell == TrustAnchorCell::ROOT);
     match first {
@@ -510,12 +519,18 @@ fn contingency(template: &TemplateName, update: &Update<'_>, found: &mut Vec<War
                 Err(fault) => Some(fault),
             };
             found.extend(fault.map(|fault| Warning::RootWithoutKey { template: name(), fault }));
+            let digest = Digest::of(root.certificate);
+            if let Some(expected) = next_root.filter(|expected| *expected != digest) {
+                found.push(Warning::OtherNewRoot { template: name(), expected, found: digest });
+            }
         }
     }
     let mut with_floor: BTreeSet<RemotePartyRole> = update.other_changes.iter().flatten().map(|of| of.role).collect();
     if update.new_floor.is_some() {
         with_floor.insert(RemotePartyRole::Root);
     }
+    // The recovery role's counter is left as it is in the one public Response to such a command.
+    with_floor.insert(RemotePartyRole::Recovery);
     let replaced: BTreeSet<RemotePartyRole> = update.replacements.iter().map(|of| of.cell.role).collect();
     found.extend(replaced.difference(&with_floor).map(|role| Warning::FloorMissing { template: name(), role: *role }));
     let seen: BTreeSet<TrustAnchorCell> = update.replacements.iter().map(|of| of.cell).collect();
@@ -734,3 +749,6 @@ fn path_to_root(
     }
     Err(faults.join("; "))
 }
+
+#[cfg(test)]
+mod tests;

@@ -61,10 +61,17 @@ pub struct Releasing {
 impl ContingencyFacts {
     /// Of material that was just made.
     pub const fn new(prepared: ContingencyPrepared, entry: u64) -> Self {
-        let (root, root_entry) = (None, None);
-        let (checked, spent, released) = (None, None, None);
-        let (releasing, requests) = (BTreeMap::new(), BTreeSet::new());
-        Self { entry, prepared, root, root_entry, checked, spent, releasing, requests, released }
+        Self {
+            entry,
+            prepared,
+            root: None,
+            root_entry: None,
+            checked: None,
+            spent: None,
+            releasing: BTreeMap::new(),
+            requests: BTreeSet::new(),
+            released: None,
+        }
     }
 
     /// What of it lay under no checkpoint at a start is not believed: a ceremony's entries always lie under one, so whoever could write to

@@ -221,7 +221,9 @@ pub fn run(args: &GbcsShow, out: &mut dyn Write, err: &mut dyn Write) -> u8 {
     match show(args, out) {
         Ok(faults) if faults.is_empty() => DONE,
         Ok(faults) => {
-            faults.iter().for_each(|fault| complain(err, fault));
+            for fault in &faults {
+                complain(err, fault);
+            }
             VERIFICATION_FAILED
         }
         Err(error) => {

@@ -179,11 +179,11 @@ pub async fn run(
     let (programs, clock) = (Programs::find()?, scenario.clock());
     let (stage, summary) = if scenario == Scenario::Contingency {
         let mut stage = Stage::set_with_contingency(out, programs, clock, teller)?;
-        let summary = scenario::contingency::play(&mut stage, devices, teller).await?;
+        let summary = Box::pin(scenario::contingency::play(&mut stage, devices, teller)).await?;
         (stage, summary)
     } else {
         let stage = Stage::set(out, programs, clock, Activation::Custodians, teller)?;
-        let summary = scenario::play(&stage, devices, scenario, teller).await?;
+        let summary = Box::pin(scenario::play(&stage, devices, scenario, teller)).await?;
         (stage, summary)
     };
     let mut json = serde_json::to_vec_pretty(&summary).expect("a summary is made of texts and numbers");

@@ -125,13 +125,13 @@ pub fn files(lab: &Lab, people: &People, operator: &AccountName, activation: Act
 
 /// Adds two contingency keys, on a token of theirs, whose PIN is stored: as an exercise alone may.
 pub fn add_contingency_keys(files: &mut Files) {
-    let mut text = format!("\n[[token]]\nname = \"{CONTINGENCY_TOKEN}\"\n");
-    for label in CONTINGENCY_KEYS {
-        text.push_str(&format!(
+    let keys = CONTINGENCY_KEYS.map(|label| {
+        format!(
             "\n[[key]]\nlabel = \"{label}\"\nuse = \"contingency\"\ntoken = \"{CONTINGENCY_TOKEN}\"\nmodes = [9]\n\
              originator = \"{CONTINGENCY_PARTY}\"\nactivation = \"stored\"\n"
-        ));
-    }
+        )
+    });
+    let text = format!("\n[[token]]\nname = \"{CONTINGENCY_TOKEN}\"\n{}", keys.concat());
     files.entry("keys.toml".to_owned()).or_default().extend(text.into_bytes());
 }
 

@@ -181,7 +181,11 @@ impl Row {
         match self.determined {
             Determined::WithContingencyKey => {
                 let refused = problem(delivered);
-                assert_eq!(rules(&refused), ["admission"], "{refused:?}");
+                assert_eq!(
+                    rules(&refused),
+                    ["admission", "key-unknown", "method", "mode", "root-first"],
+                    "{refused:?}"
+                );
                 assert!(refused.reasons[0].text.contains("key contingency-1 is not in the policy"), "{refused:?}");
                 let recorded = site.ledger().refusals().pop().cloned().unwrap();
                 assert_eq!((recorded.reasons, &*recorded.operation), (refused.reasons, "document-record"));

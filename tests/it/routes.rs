@@ -712,7 +712,7 @@ async fn roles_that_do_not_run_the_procedure_can_change_nothing_and_each_attempt
                 }
             }
         }
-        assert_eq!(mutating, 19, "the calls that only an operator may make");
+        assert_eq!(mutating, 20, "the calls that only an operator may make");
         check_nothing_signed(&site);
         assert!(daemon.stop().await.unwrap().success());
     }

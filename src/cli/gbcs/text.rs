@@ -132,29 +132,23 @@ fn contingency(
     update: &Update<'_>,
 ) {
     line!(out, "\nContingency");
-    match key {
-        Some(key) => {
-            let (len, shown) = (key.expose().len(), if shows_symmetric_key { "" } else { ", not shown here" });
-            line!(out, "  symmetric key   {len} octets in clear in this message{shown}. It unwraps the Contingency");
-            line!(
-                out,
-                "                  Public Key in the Root OCA Certificate that the Device holds; that key verifies the"
-            );
-            line!(
-                out,
-                "                  signature. Whoever has read this message has the symmetric key: it is spent."
-            );
-            if shows_symmetric_key {
-                line!(out, "                  {}", hex::encode(key.expose()));
-            }
+    if let Some(key) = key {
+        let (len, shown) = (key.expose().len(), if shows_symmetric_key { "" } else { ", not shown here" });
+        line!(out, "  symmetric key   {len} octets in clear in this message{shown}. It unwraps the Contingency");
+        line!(
+            out,
+            "                  Public Key in the Root OCA Certificate that the Device holds; that key verifies the"
+        );
+        line!(out, "                  signature. Whoever has read this message has the symmetric key: it is spent.");
+        if shows_symmetric_key {
+            line!(out, "                  {}", hex::encode(key.expose()));
         }
-        None => {
-            line!(
-                out,
-                "  symmetric key   not in it yet: its place is empty, as in all that is approved and recorded. It is put in"
-            );
-            line!(out, "                  after its release, right before the command is signed.");
-        }
+    } else {
+        line!(
+            out,
+            "  symmetric key   not in it yet: its place is empty, as in all that is approved and recorded. It is put in"
+        );
+        line!(out, "                  after its release, right before the command is signed.");
     }
     let has_root = update.replacements.iter().any(|replacement| replacement.cell.role == RemotePartyRole::Root);
     if has_root {

@@ -12,6 +12,7 @@ use super::{Answer, Daemon, PIECES_MAX, refused};
 use crate::api::engine::{Caller, Octets};
 use crate::api::failure::Failure;
 use crate::api::wire;
+use crate::domain::gbcs::CredentialsReplacementMode;
 use crate::domain::intake;
 use crate::domain::intake::responses::{Handed, ResponsesError, Taken, imported_keys, responses as decide, resumption};
 use crate::domain::ledger::entry::{Actor, Event, Reason};
@@ -29,9 +30,19 @@ use crate::store::{Reader, Staging, StoreError};
 /// Lines of a device list that are looked at in one call at most, so that a rare state does not hold a reader for minutes.
 const LISTED_READ_MAX: usize = 100_000;
 
-/// The first octets of a Command (GBCS 7.2.7): general-signing, the length of what follows, the CRA flag. One of mode 9 has the Contingency
-/// Symmetric Key inside, and whatever else may be wrong with it is not kept.
+/// The first octets of a Command (GBCS 7.2.7): general-signing, the length of what follows, the CRA flag.
 const BEGINNING_OF_A_COMMAND: [u8; 3] = [0xDF, 0x09, 0x01];
+/// Where a Grouping Header says how long its date-time is; behind that come the length of the Message Code and the code.
+const DATE_TIME_AT: usize = 29;
+
+/// Whether a message is a Command of mode 9, by these octets alone: it has the Contingency Symmetric Key inside, whatever else may be
+/// wrong with it.
+fn is_contingency_command(message: &[u8]) -> bool {
+    let code_at = message.get(DATE_TIME_AT).map(|len| DATE_TIME_AT + 2 + usize::from(*len));
+    let code = code_at.and_then(|at| message.get(at..)?.first_chunk());
+    message.starts_with(&BEGINNING_OF_A_COMMAND)
+        && code == Some(&CredentialsReplacementMode::AnyByContingency.message_code().value().to_be_bytes())
+}
 
 /// Octets of lines that go out together.
 const LINES_LEN: usize = 64 * 1024;
@@ -119,12 +130,12 @@ fn read(staging: &Staging, ask: &wire::RecoveryResponses, trust: &Trust, ledger:
         Failure::malformed("responses", "a file of messages", &error.to_string(), "Mend it and send it again.")
     })?;
     // What is handed in is kept for good, and the Contingency Symmetric Key in nothing that is.
-    if let Some(n) = messages.iter().position(|message| message.starts_with(&BEGINNING_OF_A_COMMAND)) {
+    if let Some(n) = messages.iter().position(|message| is_contingency_command(message)) {
         staging.discard(&[ask.responses]);
         return Err(Failure::malformed(
             "responses",
             "what Devices answered",
-            &format!("message {} is a Command", n + 1),
+            &format!("message {} is a Command, with a Contingency Symmetric Key inside", n + 1),
             "Hand in the Responses, and not the commands that were sent.",
         ));
     }

@@ -292,8 +292,8 @@ fn a_release_that_hangs_or_fails_gives_nothing_and_can_be_asked_for_again() {
     hung.restart().unwrap();
     assert_eq!(release(&hung, &label(PAIR)).unwrap().octets(), key.octets());
     hung.shutdown();
-    // The token is asked for the wrapped key's length first, so these are the first wrapping and the second, under the key of the moment.
-    for call in ["C_WrapKey 1", "C_WrapKey 3", "C_UnwrapKey 1", "C_CreateObject 1"] {
+    // The first wrapping is under the trusted key, the second under the key of the moment.
+    for call in ["C_WrapKey 1", "C_WrapKey 2", "C_UnwrapKey 1", "C_CreateObject 1"] {
         let failing = start(&format!("{call} return CKR_FUNCTION_FAILED"));
         let failed = release(&failing, &label(PAIR)).unwrap_err();
         assert!(matches!(&failed, HsmError::Call(fault) if call.starts_with(&fault.function)), "{call}: {failed}");

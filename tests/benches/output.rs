@@ -63,7 +63,7 @@ fn main() {
         templates: vec!["esme".parse().unwrap()],
     };
     let mut one = Vec::new();
-    rebuild(&of, party, &intents[0], &[5; 64], &mut one).unwrap();
+    rebuild(&of, party, &intents[0], &[5; 64], None, &mut one).unwrap();
     println!("{} octets a command, {COUNT} a round, {rounds} rounds; microseconds a command", one.len());
 
     let names = ["SHA-256", "leaf read", "made again", "into a container", "out of a container"];
@@ -86,7 +86,7 @@ fn main() {
             timed(|| {
                 for intent in &intents {
                     octets.clear();
-                    rebuild(&of, party, intent, &[5; 64], &mut octets).unwrap();
+                    rebuild(&of, party, intent, &[5; 64], None, &mut octets).unwrap();
                     black_box(&octets);
                 }
             }),

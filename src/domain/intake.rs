@@ -1008,7 +1008,7 @@ fn check_replacements(
             // That it is the one that carries the next generation is asked beside.
             Some(_) if replacement.cell.role == RemotePartyRole::Root => {}
             Some(root) => {
-                check_path_to(policy, &certificate, &offered, std::slice::from_ref(root), time, &place, reasons)
+                check_path_to(policy, &certificate, &offered, std::slice::from_ref(root), time, &place, reasons);
             }
             None => check_path_to(policy, &certificate, &offered, &replacing.roots(&profile), time, &place, reasons),
         }

@@ -390,12 +390,12 @@ impl Planned<'_> {
             policy.keys().filter(|other| other.token == key.token).map(|other| other.key_use).collect();
         // Asked for once: what is found may need a second login.
         let pin = room.pin(&key.token, &uses)?;
-        let expected: Vec<ExpectedKey> = file.on(&key.token).map(MadeKey::expected).collect();
+        let known: Vec<ExpectedKey> = file.on(&key.token).map(MadeKey::expected).collect();
         let login = |keys: Vec<ExpectedKey>| {
             let expectations = Expectations { keys, genesis: None, origin: None };
             start::start_token(room.token_config(&key.token)?, pin.clone(), expectations).map_err(CeremonyError::from)
         };
-        let (token, report) = login(expected.clone())?;
+        let (token, report) = login(known.clone())?;
         if let Some(found) = report.genesis.filter(|found| Some(*found) != genesis) {
             return Err(CeremonyError::TokenTaken { token: key.token.clone(), found });
         }
@@ -406,7 +406,7 @@ impl Planned<'_> {
                     token.shutdown();
                     let (label, use_) = (key.label.clone(), key.key_use);
                     let ours = ExpectedKey { label, id, use_, spki: None, cloned: false, material: None };
-                    let (token, report) = login(expected.into_iter().chain([ours]).collect())
+                    let (token, report) = login(known.into_iter().chain([ours]).collect())
                         .map_err(|error| half_made(error, room, key, id))?;
                     if !begun {
                         token.shutdown();

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use super::{Fold, FoldError, not_known};
 use crate::domain::incident::routes;
 use crate::domain::ledger::contingency::{
-    CheckResult, ContingencyChecked, ContingencyPrepared, ReleaseResult, SymmetricKeySpent, SymmetricRelease,
-    SymmetricReleased,
+    CheckResult, ContingencyChecked, ContingencyPrepared, ReleaseResult, RootImported, SymmetricKeySpent,
+    SymmetricRelease, SymmetricReleased,
 };
 use crate::domain::ledger::entry::{Actor, CustodianPresented, KeyActivated, KeyRecord, OtherKey, Started};
 use crate::domain::ledger::meaning::Meaning;
@@ -73,6 +73,12 @@ impl Fold {
 
     pub(super) fn prepare_contingency(&mut self, prepared: &ContingencyPrepared, index: u64) -> Result<(), FoldError> {
         self.key_mut(&prepared.key)?.contingency = Some(ContingencyFacts::new(prepared.clone(), index));
+        Ok(())
+    }
+
+    pub(super) fn import_root(&mut self, imported: &RootImported, index: u64) -> Result<(), FoldError> {
+        let facts = self.contingency_mut(&imported.key)?;
+        (facts.root, facts.root_entry) = (Some(imported.root), Some(index));
         Ok(())
     }
 

@@ -364,6 +364,7 @@ impl Fold {
     ///
     /// `leaf` is the entry as it lies; `blobs` gives the documents it names; what it alters in the book is pushed on
     /// `changes`, in order.
+    #[expect(clippy::too_many_lines, reason = "a table, one row for each kind")]
     pub fn apply(
         &mut self,
         entry: &Entry,
@@ -483,10 +484,7 @@ impl Fold {
             }
             Event::JobEnded(ended) => self.end_job(ended, *at)?,
             Event::ContingencyPrepared(prepared) => self.prepare_contingency(prepared, index)?,
-            Event::RootImported(imported) => {
-                let facts = self.contingency_mut(&imported.key)?;
-                (facts.root, facts.root_entry) = (Some(imported.root), Some(index));
-            }
+            Event::RootImported(imported) => self.import_root(imported, index)?,
             Event::ContingencyChecked(checked) => self.check_contingency(checked, index)?,
             Event::SymmetricKeySpent(spent) => self.spend(spent, *at)?,
             Event::SymmetricRelease(release) => self.release_symmetric(release, by, index)?,

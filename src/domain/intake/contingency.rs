@@ -260,26 +260,24 @@ pub(super) fn generation(
     let policy = &fold.policy()?.policy;
     let line = followed.and_then(|facts| facts.symmetric_key.as_ref());
     // Whichever the determination names; where there is none, any that is there.
-    let next = match line {
-        Some(line) => match next_root(fold, policy, label, line) {
+    let next = if let Some(line) = line {
+        match next_root(fold, policy, label, line) {
             Ok(_) => Ok(line.next.clone()),
             // Used itself since, it was in place.
             Err(Refusal::NextGeneration { why: NotNext::Spent(_), .. }) if spent_here(key) => Ok(line.next.clone()),
             Err(refusal) => Err(refusal.to_string().into()),
-        },
-        None => {
-            let is_next = |(next, facts): &(&KeyLabel, &KeyFacts)| {
-                let root = facts.contingency.as_ref().and_then(|contingency| contingency.root);
-                root.is_some_and(|root| {
-                    let line = SymmetricKeyLine { root_sha256: root, next: (*next).clone(), next_root_sha256: root };
-                    next_root(fold, policy, label, &line).is_ok()
-                })
-            };
-            fold.keys().iter().find(is_next).map(|(next, _)| next.clone()).ok_or_else(|| {
-                "no other contingency key has a Root OCA Certificate that carries it; have one made at a ceremony"
-                    .into()
-            })
         }
+    } else {
+        let is_next = |(next, facts): &(&KeyLabel, &KeyFacts)| {
+            let root = facts.contingency.as_ref().and_then(|contingency| contingency.root);
+            root.is_some_and(|root| {
+                let line = SymmetricKeyLine { root_sha256: root, next: (*next).clone(), next_root_sha256: root };
+                next_root(fold, policy, label, &line).is_ok()
+            })
+        };
+        fold.keys().iter().find(is_next).map(|(next, _)| next.clone()).ok_or_else(|| {
+            "no other contingency key has a Root OCA Certificate that carries it; have one made at a ceremony".into()
+        })
     };
     let released = key.contingency.as_ref().and_then(|contingency| contingency.released);
     Some(Generation {

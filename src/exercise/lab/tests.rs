@@ -2,8 +2,8 @@ use super::*;
 use crate::domain::certificates::apex::{WrapAlgorithm, WrapParameters};
 use crate::domain::certificates::path::{self, Time};
 use crate::domain::certificates::profile::Kind;
-use crate::domain::responses::bundle::signing_device;
 use crate::domain::gbcs::SymmetricKey;
+use crate::domain::responses::bundle::signing_device;
 
 /// A lab as of some day.
 pub fn lab() -> Lab {

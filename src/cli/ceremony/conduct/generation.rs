@@ -15,7 +15,7 @@ use crate::domain::policy::WrapWithTrusted;
 impl Conduct {
     fn ids(&self, key: &KeyLabel) -> Result<Ids, CeremonyError> {
         let unknown = || CeremonyError::Key { key: key.clone(), why: "the plan has no such key".to_owned() };
-        self.plan.key(key).and_then(|planned| planned.material()).ok_or_else(unknown)
+        self.plan.key(key).and_then(plan::Key::material).ok_or_else(unknown)
     }
 
     /// Where the plan says that the Root OCA Certificate is laid.

@@ -223,7 +223,7 @@ fn the_answer_to_a_contingency_command_proves_a_new_root_only_if_it_says_so_in_i
     };
     match judge(contingency, |_| {}) {
         Verdict::Recovered(cells) => {
-            assert_eq!((cells[0].cell, cells[0].now.0), (TrustAnchorCell::ROOT, Eui64([0; 8])))
+            assert_eq!((cells[0].cell, cells[0].now.0), (TrustAnchorCell::ROOT, Eui64([0; 8])));
         }
         other => panic!("{other:?}"),
     }

@@ -479,7 +479,7 @@ fn contingency(edges: &mut Edges) {
     check(
         &|world| {
             world.determination().symmetric_key.as_mut().unwrap().next =
-                world.key.as_ref().unwrap().record.label.clone()
+                world.key.as_ref().unwrap().record.label.clone();
         },
         &["next-generation"],
     );

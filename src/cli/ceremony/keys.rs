@@ -404,8 +404,14 @@ impl Planned<'_> {
             match make(room, &token, &report.serial, key, id, &mut file, folder) {
                 Err(CeremonyError::Orphan { .. }) => {
                     token.shutdown();
-                    let (label, use_) = (key.label.clone(), key.key_use);
-                    let ours = ExpectedKey { label, id, use_, spki: None, cloned: false, material: None };
+                    let ours = ExpectedKey {
+                        label: key.label.clone(),
+                        id,
+                        use_: key.key_use,
+                        spki: None,
+                        cloned: false,
+                        material: None,
+                    };
                     let (token, report) = login(expected.into_iter().chain([ours]).collect())
                         .map_err(|error| half_made(error, room, key, id))?;
                     if !begun {

@@ -94,7 +94,7 @@ impl<'k> Secret<'k> {
         Self { pair, label: wrapping_label(pair), id, what: WRAPPING_KEY }
     }
 
-    fn unfit(&self, attribute: &str, expected: impl ToString, found: Option<String>) -> HsmError {
+    fn unfit(&self, attribute: &str, expected: &dyn std::fmt::Display, found: Option<String>) -> HsmError {
         HsmError::KeyUnfit {
             label: self.pair.clone(),
             attribute: format!("{attribute} of the {}", self.what),
@@ -324,21 +324,21 @@ impl LoggedIn {
         let asked = [&types[..], &[AttributeType::KeyType, AttributeType::ValueLen]].concat();
         let found = self.call("C_GetAttributeValue", |life| life.get_attributes(key, &asked))?;
         if !found.iter().any(|attribute| matches!(attribute, Attribute::KeyType(KeyType::AES))) {
-            return Err(secret.unfit("CKA_KEY_TYPE", "CKK_AES", Some("another".to_owned())));
+            return Err(secret.unfit("CKA_KEY_TYPE", &"CKK_AES", Some("another".to_owned())));
         }
         let found_len = found.iter().find_map(|attribute| match attribute {
             Attribute::ValueLen(len) => Some(u64::from(*len)),
             _ => None,
         });
         if found_len != Some(len) {
-            return Err(secret.unfit("CKA_VALUE_LEN", len, found_len.map(|found| found.to_string())));
+            return Err(secret.unfit("CKA_VALUE_LEN", &len, found_len.map(|found| found.to_string())));
         }
         for (kind, expected) in wanted {
             // Trap: what a token does not tell is left out of the answer without an error, so presence is what is checked.
             let found = found.iter().find(|attribute| attribute.attribute_type() == kind).and_then(flag);
             if found != Some(expected) {
                 let found = found.map(|found| found.to_string());
-                return Err(secret.unfit(&kind.to_string(), expected, found));
+                return Err(secret.unfit(&kind.to_string(), &expected, found));
             }
         }
         Ok(key)

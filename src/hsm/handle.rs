@@ -893,7 +893,7 @@ fn launch(inner: &Arc<Inner>) -> Result<(Arc<Link>, TokenReport), HsmError> {
 }
 
 /// Of a call that answers nothing but that it is done.
-#[expect(clippy::needless_pass_by_value, reason = "what becomes of an answer takes it")]
+#[expect(clippy::needless_pass_by_value, reason = "it is what `manage` gives")]
 fn done(managed: Managed) -> Option<()> {
     matches!(managed, Managed::Done).then_some(())
 }

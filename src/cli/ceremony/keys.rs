@@ -390,12 +390,12 @@ impl Planned<'_> {
             policy.keys().filter(|other| other.token == key.token).map(|other| other.key_use).collect();
         // Asked for once: what is found may need a second login.
         let pin = room.pin(&key.token, &uses)?;
-        let known: Vec<ExpectedKey> = file.on(&key.token).map(MadeKey::expected).collect();
+        let expected: Vec<ExpectedKey> = file.on(&key.token).map(MadeKey::expected).collect();
         let login = |keys: Vec<ExpectedKey>| {
             let expectations = Expectations { keys, genesis: None, origin: None };
             start::start_token(room.token_config(&key.token)?, pin.clone(), expectations).map_err(CeremonyError::from)
         };
-        let (token, report) = login(known.clone())?;
+        let (token, report) = login(expected.clone())?;
         if let Some(found) = report.genesis.filter(|found| Some(*found) != genesis) {
             return Err(CeremonyError::TokenTaken { token: key.token.clone(), found });
         }
@@ -404,9 +404,15 @@ impl Planned<'_> {
             match make(room, &token, &report.serial, key, id, &mut file, folder) {
                 Err(CeremonyError::Orphan { .. }) => {
                     token.shutdown();
-                    let (label, use_) = (key.label.clone(), key.key_use);
-                    let ours = ExpectedKey { label, id, use_, spki: None, cloned: false, material: None };
-                    let (token, report) = login(known.into_iter().chain([ours]).collect())
+                    let ours = ExpectedKey {
+                        label: key.label.clone(),
+                        id,
+                        use_: key.key_use,
+                        spki: None,
+                        cloned: false,
+                        material: None,
+                    };
+                    let (token, report) = login(expected.into_iter().chain([ours]).collect())
                         .map_err(|error| half_made(error, room, key, id))?;
                     if !begun {
                         token.shutdown();

@@ -94,7 +94,7 @@ impl<'k> Secret<'k> {
         Self { pair, label: wrapping_label(pair), id, what: WRAPPING_KEY }
     }
 
-    fn unfit(&self, attribute: &str, expected: &dyn ToString, found: Option<String>) -> HsmError {
+    fn unfit(&self, attribute: &str, expected: &dyn std::fmt::Display, found: Option<String>) -> HsmError {
         HsmError::KeyUnfit {
             label: self.pair.clone(),
             attribute: format!("{attribute} of the {}", self.what),

@@ -7,6 +7,7 @@ use super::{Conduct, Facts, Halt};
 use crate::cli::Change;
 use crate::cli::ceremony::certificate::read_certificate;
 use crate::cli::ceremony::contingency::{self, Ids, guard};
+use crate::cli::ceremony::plan::Key;
 use crate::cli::ceremony::{CeremonyError, ImportRoot};
 use crate::domain::certificates::Certificate;
 use crate::domain::names::{Digest, KeyLabel};
@@ -15,7 +16,7 @@ use crate::domain::policy::WrapWithTrusted;
 impl Conduct {
     fn ids(&self, key: &KeyLabel) -> Result<Ids, CeremonyError> {
         let unknown = || CeremonyError::Key { key: key.clone(), why: "the plan has no such key".to_owned() };
-        self.plan.key(key).and_then(plan::Key::material).ok_or_else(unknown)
+        self.plan.key(key).and_then(Key::material).ok_or_else(unknown)
     }
 
     /// Where the plan says that the Root OCA Certificate is laid.

@@ -26,7 +26,7 @@ struct Wrapped {
     scratch: Scratch,
     public: PublicKey,
     symmetric: SymmetricKey,
-    wrapped: WrappedApexKey,
+    field: WrappedApexKey,
 }
 
 impl Wrapped {
@@ -46,7 +46,7 @@ impl Wrapped {
         lab.carry(wrapped.clone()).unwrap();
         let scratch = Scratch::new();
         scratch.write_certificate("root.pem", lab.root_oca().octets());
-        Self { scratch, public, symmetric, wrapped }
+        Self { scratch, public, symmetric, field: wrapped }
     }
 
     fn key(&self) -> String {
@@ -77,7 +77,7 @@ fn python_cryptography_unwraps_every_algorithm_of_the_table() {
     for algorithm in WrapAlgorithm::ALL {
         let made = Wrapped::new(algorithm);
         let spki = made.public.to_spki();
-        assert_eq!(made.wrapped.unwrap_with(&made.symmetric).unwrap(), spki);
+        assert_eq!(made.field.unwrap_with(&made.symmetric).unwrap(), spki);
         assert_eq!(made.python(&made.key()).as_deref(), Some(&spki[..]), "{algorithm}");
         let wrong = hex::encode(vec![0x5A; algorithm.key_len()]);
         assert_ne!(made.python(&wrong).as_deref(), Some(&spki[..]), "{algorithm}");
@@ -95,7 +95,7 @@ fn openssl_unwraps_all_but_gcm() {
         let made = Wrapped::new(algorithm);
         assert!(PAGE.contains(&format!("`{meant}`")) || written == meant, "{algorithm} is not in the page");
         assert!(made.shell(block("openssl: extension")));
-        assert_eq!(made.scratch.read("extension.der"), made.wrapped.to_der(), "{algorithm}");
+        assert_eq!(made.scratch.read("extension.der"), made.field.to_der(), "{algorithm}");
         let unwrap = block(mark).replace(written, meant);
         assert!(made.shell(&unwrap), "{algorithm}");
         assert_eq!(made.scratch.read("public.der"), made.public.to_spki(), "{algorithm}");
@@ -115,7 +115,7 @@ fn what_openssl_wraps_is_unwrapped() {
         let made = Wrapped::new(algorithm);
         made.scratch.write("clear", made.public.to_spki());
         assert!(made.shell(&format!("openssl enc -e {cipher} -K \"$KEY\" -in clear -out wrapped")));
-        let parameters = match made.wrapped.parameters() {
+        let parameters = match made.field.parameters() {
             WrapParameters::Cbc { .. } => WrapParameters::Cbc { iv: [7; 16] },
             other @ (WrapParameters::None | WrapParameters::Gcm { .. }) => other,
         };

@@ -132,7 +132,13 @@ impl Case {
         };
         let recovery_key = SoftKey::generate().unwrap();
         let [first, second] = [0, 1].map(|n| {
-            record(CONTINGENCY_KEYS[n], KeyUse::Contingency, CONTINGENCY_TOKEN, n as u8 + 3, case.keys[n].public())
+            record(
+                CONTINGENCY_KEYS[n],
+                KeyUse::Contingency,
+                CONTINGENCY_TOKEN,
+                u8::try_from(n).unwrap() + 3,
+                case.keys[n].public(),
+            )
         });
         let genesis = Genesis {
             origin: ORIGIN.parse().unwrap(),
@@ -174,8 +180,8 @@ impl Case {
         ContingencyPrepared {
             key: label(n),
             token: CONTINGENCY_TOKEN.parse().unwrap(),
-            symmetric: KeyId([n as u8 + 0x30; 16]),
-            wrapping: KeyId([n as u8 + 0x40; 16]),
+            symmetric: KeyId([u8::try_from(n).unwrap() + 0x30; 16]),
+            wrapping: KeyId([u8::try_from(n).unwrap() + 0x40; 16]),
             bits: 256,
             wrap_with_trusted: true,
             algorithm: "aes-256-gcm".into(),
@@ -319,7 +325,7 @@ fn a_contingency_determination_replaces_the_root_first_by_the_one_that_carries_t
     );
     case.check_template(|update| update.replacements.swap(0, 1), &["root-first"]);
     let twice = |update: &mut Update<'_>| {
-        let root = update.replacements[0].clone();
+        let root = update.replacements[0];
         update.replacements.push(root);
     };
     let added = case.adds(&case.form(&case.altered(twice)));

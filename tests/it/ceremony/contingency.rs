@@ -1,6 +1,7 @@
 //! What makes a contingency key a generation: its symmetric key and the field for the Root OCA Certificate, made at the ceremony; and
 //! that certificate, taken in.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
@@ -52,11 +53,10 @@ impl Stage {
     pub fn configure_third(&self, fault: Option<&str>, token: &TestToken) {
         self.configure("");
         let config = fault.map_or_else(|| token.config(1), |script| token.failing(1, script));
-        let environment: String = config
-            .environment
-            .iter()
-            .map(|(name, value)| format!("{} = \"{}\"\n", name.display(), value.display()))
-            .collect();
+        let mut environment = String::new();
+        for (name, value) in &config.environment {
+            writeln!(environment, "{} = \"{}\"", name.display(), value.display()).unwrap();
+        }
         let more = format!(
             "\n[[token]]\nname = \"smki-c\"\nmodule = \"{}\"\nlabel = \"{}\"\nserial = \"{}\"\ndeadline_ms = 10000\n\
              [token.environment]\n{environment}",

@@ -485,13 +485,13 @@ impl Site {
 
     /// After the ceremony: nothing has happened.
     pub async fn founded() -> Self {
-        let base = BASE.get_or_init(|| Base::make(Clock::default(), Order::BeforeReferral)).await;
+        let base = BASE.get_or_init(|| Box::pin(Base::make(Clock::default(), Order::BeforeReferral))).await;
         Self::copy(base, &base.founded)
     }
 
     /// An incident is open, and a determination for [`DEVICES`] recorded.
     pub async fn determined() -> Self {
-        let base = BASE.get_or_init(|| Base::make(Clock::default(), Order::BeforeReferral)).await;
+        let base = BASE.get_or_init(|| Box::pin(Base::make(Clock::default(), Order::BeforeReferral))).await;
         Self::copy(base, &base.determined)
     }
 
@@ -509,7 +509,7 @@ impl Site {
     /// The same of another ledger, with other tokens.
     pub async fn of_another_ledger() -> Self {
         static OTHER: OnceCell<Base> = OnceCell::const_new();
-        let base = OTHER.get_or_init(|| Base::make(Clock::default(), Order::BeforeReferral)).await;
+        let base = OTHER.get_or_init(|| Box::pin(Base::make(Clock::default(), Order::BeforeReferral))).await;
         Self::copy(base, &base.determined)
     }
 
@@ -518,7 +518,7 @@ impl Site {
     pub async fn set_before_the_variation() -> &'static Base {
         static SET: OnceCell<Base> = OnceCell::const_new();
         let clock = || Clock::set_to("2017-07-20T09:00:00Z".parse().unwrap());
-        SET.get_or_init(|| Base::make(clock(), Order::BeforeReferral)).await
+        SET.get_or_init(|| Box::pin(Base::make(clock(), Order::BeforeReferral))).await
     }
 
     /// As it was founded.

@@ -25,10 +25,10 @@ Examples:
   smkictl key release-symmetric contingency-1 --determination 5f2c… --check
   smkictl key release-symmetric contingency-1 --determination 5f2c…
 
-The token unwraps the public key in the Root OCA Certificate that the Devices hold and compares it with the key's own; that is recorded, and what
-differs stops here. Then it is recorded that the symmetric key is spent, and for which incident: it is released for no other, and the generation has
-to be replaced, whatever comes of it. Then the token gives it out, to smkid alone, which keeps it in memory and puts it into each command
-that it signs or hands over. It is gone when the key is locked, its time is over, or smkid ends: another release under the same determination brings
+The token unwraps the public key in the Root OCA Certificate that the Devices hold and compares it with the key's own; that is recorded, and what \
+differs stops here. Then it is recorded that the symmetric key is spent, and for which incident: it is released for no other, and the generation has \
+to be replaced, whatever comes of it. Then the token gives it out, to smkid alone, which keeps it in memory and puts it into each command \
+that it signs or hands over. It is gone when the key is locked, its time is over, or smkid ends: another release under the same determination brings \
 it back.")]
     ReleaseSymmetric(ReleaseSymmetric),
 }

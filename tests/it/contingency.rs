@@ -67,8 +67,8 @@ impl Site {
         let mut teller = Teller::new(&mut said, &std::io::stderr());
         let folder = out.path().join("out");
         let mut stage = Stage::set_with_contingency(&folder, programs, Clock::default(), &mut teller).unwrap();
-        let (recovery, _) = stage.ceremony(&mut teller).await.unwrap();
-        let (renewal, _) = stage.contingency(&recovery, &mut teller).await.unwrap();
+        let (recovery, _) = Box::pin(stage.ceremony(&mut teller)).await.unwrap();
+        let (renewal, _) = Box::pin(stage.contingency(&recovery, &mut teller)).await.unwrap();
         let root = stage.lab.root_oca();
         stage.lab.compromise(&INCIDENT.parse().unwrap(), root);
         let field = WrappedApexKey::of_certificate(root.certificate()).unwrap().unwrap();

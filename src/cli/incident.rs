@@ -14,6 +14,7 @@ use crate::api::wire;
 use crate::domain::incident::next::ACTORS;
 use crate::domain::incident::routes::Route;
 use crate::domain::incident::{Accepted, routes, timeline};
+use crate::domain::intake::whose;
 use crate::domain::ledger::contingency::OtherKey;
 use crate::domain::ledger::steps::{Certainty, CompromiseClass, Notification};
 use crate::domain::names::{DeviceId, Digest, IncidentId, SecParty};
@@ -403,7 +404,7 @@ fn show(incident: &wire::Incident, text: &mut Text) {
         .row("description", &incident.description)
         .row(
             "compromised",
-            format!("certificate {} of {}", incident.compromised.certificate_sha256, incident.compromised.party),
+            format!("certificate {} of {}", incident.compromised.certificate_sha256, whose(incident.compromised.party)),
         )
         .some("key", incident.key.map(routes::name));
     if let Some(progress) = &incident.progress {

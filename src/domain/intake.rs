@@ -575,6 +575,11 @@ const RECOVERY_ROLE: u8 = 1;
 /// The EUI-64 of an OCA, which has none: eight zero octets, as a Device writes it of a root (GBCS 13.3, the Response).
 pub const OF_AN_OCA: PartyId = PartyId(Eui64([0; 8]));
 
+/// Whose a Compromised certificate is, for people.
+pub fn whose(party: PartyId) -> String {
+    if party == OF_AN_OCA { "an OCA".to_owned() } else { format!("Party {party}") }
+}
+
 /// Whose the key is that an incident is about.
 #[derive(Clone, Copy)]
 struct Meant {

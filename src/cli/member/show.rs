@@ -20,6 +20,7 @@ use crate::domain::determination::document::{
 };
 use crate::domain::determination::words::Words;
 use crate::domain::gbcs::Template;
+use crate::domain::intake::whose;
 use crate::domain::ledger::entry::Compromised;
 use crate::domain::names::{Purpose, TemplateName};
 use crate::domain::policy::adoption::Adoption;
@@ -456,7 +457,7 @@ fn determination(page: &mut Page, form: &Determination) {
         }
         page.row("incident", format!("{incident}, decision {decision_number}"));
         page.row("proposed by", format!("{proposer}, who may not approve it"));
-        page.row("compromised key", format!("of Party {party}"));
+        page.row("compromised key", format!("of {}", whose(*party)));
         page.row("  certificate", format!("SHA-256 {certificate_sha256}"));
         page.row("  public key", format!("SHA-256 {spki_sha256}"));
         if let Some(KeyChosen { label, spki_sha256 }) = key {

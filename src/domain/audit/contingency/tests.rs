@@ -88,20 +88,20 @@ const RELEASE: u64 = CARRIED + 2;
 
 /// Audits what stands behind that state.
 fn audit(fold: Fold, papers: &Lists, ledger: &[Next]) -> Result<Summary, AuditError> {
-    let (mut size, mut signed) = (CARRIED, Vec::new());
+    let (mut size, mut checkpoints) = (CARRIED, Vec::new());
     for next in ledger {
         match next {
             Next::Entry(..) | Next::Before(_) => size += 1,
-            Next::Checkpoint => signed.push(head(size)),
+            Next::Checkpoint => checkpoints.push(head(size)),
         }
     }
     let signer = Signer::new("smkid.example/test");
     let trust = Trust { key: &signer.verifier, genesis: leaf(0) };
-    let mut audit = Audit::new(trust, Roots::new(&signed, None), papers, &|_| ());
+    let mut audited = Audit::new(trust, Roots::new(&checkpoints, None), papers, &|_| ());
     for index in 0..CARRIED {
-        audit.roots.push(leaf(index)).unwrap();
+        audited.roots.push(leaf(index)).unwrap();
     }
-    audit.fold = fold;
+    audited.fold = fold;
     for next in ledger {
         let entry = |by: &Actor, event: &Event| Entry {
             v: VERSION,
@@ -110,21 +110,21 @@ fn audit(fold: Fold, papers: &Lists, ledger: &[Next]) -> Result<Summary, AuditEr
             by: by.clone(),
             event: event.clone(),
         };
-        let hash = leaf(audit.fold.size());
+        let hash = leaf(audited.fold.size());
         match next {
             Next::Entry(by, event) => {
                 let entry = entry(by, event);
-                audit.entry(&entry, &entry.to_leaf().unwrap(), hash)?;
+                audited.entry(&entry, &entry.to_leaf().unwrap(), hash)?;
             }
             Next::Before(event) => {
                 let entry = entry(&by(Role::Account), event);
-                audit.fold.apply(&entry, &entry.to_leaf().unwrap(), papers, &mut Vec::new()).unwrap();
-                audit.roots.push(hash).unwrap();
+                audited.fold.apply(&entry, &entry.to_leaf().unwrap(), papers, &mut Vec::new()).unwrap();
+                audited.roots.push(hash).unwrap();
             }
             Next::Checkpoint => {}
         }
     }
-    Ok(audit.summary)
+    Ok(audited.summary)
 }
 
 fn of_release(ledger: &[Next]) -> Result<Summary, AuditError> {

@@ -95,3 +95,6 @@ impl Audit<'_> {
         allowed(rules::decide_symmetric_release(&facts.ok_or("no policy is in force")?))
     }
 }
+
+#[cfg(test)]
+mod tests;

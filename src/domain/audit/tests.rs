@@ -7,13 +7,13 @@ use super::*;
 use crate::domain::ledger::checkpoint::{Checkpoint, SignedCheckpoint};
 use crate::domain::ledger::merkle::{Frontier, Head, Subtrees};
 
-struct Signer {
+pub(super) struct Signer {
     pair: EcdsaKeyPair,
-    verifier: Verifier,
+    pub(super) verifier: Verifier,
 }
 
 impl Signer {
-    fn new(name: &str) -> Self {
+    pub(super) fn new(name: &str) -> Self {
         let random = SystemRandom::new();
         let pkcs8 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random).unwrap();
         let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8.as_ref(), &random).unwrap();
@@ -29,11 +29,11 @@ impl Signer {
     }
 }
 
-fn leaf(index: u64) -> Digest {
+pub(super) fn leaf(index: u64) -> Digest {
     leaf_hash(format!("entry {index}").as_bytes())
 }
 
-fn head(size: u64) -> Head {
+pub(super) fn head(size: u64) -> Head {
     let mut frontier = Frontier::new();
     frontier.extend((0..size).map(leaf));
     frontier.head()

@@ -49,11 +49,12 @@ pub(in crate::domain) struct Bench {
     index: u64,
 }
 
+/// Documents by their SHA-256, and no signed head.
 #[derive(Default)]
-struct Lists(BTreeMap<Digest, Vec<u8>>, AtomicUsize);
+pub(in crate::domain) struct Lists(BTreeMap<Digest, Vec<u8>>, AtomicUsize);
 
 impl Lists {
-    fn add(&mut self, octets: Vec<u8>) -> Digest {
+    pub(in crate::domain) fn add(&mut self, octets: Vec<u8>) -> Digest {
         let digest = Digest::of(&octets);
         self.0.insert(digest, octets);
         digest
@@ -105,6 +106,25 @@ pub(in crate::domain) fn standing(keys: Vec<KeyFacts>) -> Fold {
     let mut fold = Fold { genesis: Some((genesis, Digest([9; 32]))), ..Fold::default() };
     fold.policies.push(Adopted { sequence: 1, digest: policy.digest(), entry: 1, policy });
     fold.keys = keys.into_iter().map(|facts| (facts.record.label.clone(), facts)).collect();
+    fold
+}
+
+/// So many entries lie before what a test adds to [`carrying`].
+pub(in crate::domain) const CARRIED: u64 = 50;
+
+/// A ledger with this policy in force, these keys, one incident, and one determination in it.
+pub(in crate::domain) fn carrying(
+    policy: Policy,
+    keys: Vec<KeyFacts>,
+    incident: IncidentFacts,
+    determination: DeterminationFacts,
+) -> Fold {
+    let (digest, policy) = (policy.digest(), Arc::new(policy));
+    let mut fold = Fold { size: CARRIED, ..Fold::default() };
+    fold.policies.push(Adopted { sequence: 1, digest, entry: 1, policy });
+    fold.keys = keys.into_iter().map(|facts| (facts.record.label.clone(), facts)).collect();
+    fold.incidents.insert(incident.id.clone(), incident);
+    fold.determinations.insert(determination.id, determination);
     fold
 }
 

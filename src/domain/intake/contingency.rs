@@ -426,3 +426,6 @@ impl Reasons {
         self.0.extend(decided.err().into_iter().flatten().map(|refusal| refusal.reason()));
     }
 }
+
+#[cfg(test)]
+pub(in crate::domain) mod tests;

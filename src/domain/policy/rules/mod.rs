@@ -552,4 +552,4 @@ pub fn decide(facts: &CommandFacts<'_>) -> Result<Allowance, Vec<Refusal>> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(in crate::domain) mod tests;

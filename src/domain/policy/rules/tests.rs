@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::*;
 use crate::domain::determination::document::SymmetricKeyLine;
+use crate::domain::fold::Fold;
+use crate::domain::fold::tests::carrying;
 use crate::domain::gbcs::samples::{RECOVERY, contingency_update, framed, recovery_update};
 use crate::domain::gbcs::{CredentialsReplacementMode, KeyUsage, RemotePartyRole, TrustAnchorCell, Update};
 use crate::domain::incident::{Determined, Progress, State, Targets};
@@ -26,7 +28,7 @@ const INTENT: u64 = 42;
 /// Counters start above this.
 const START: u64 = 7_000;
 
-fn now() -> Timestamp {
+pub(in crate::domain) fn now() -> Timestamp {
     "2027-01-01T12:00:00Z".parse().unwrap()
 }
 
@@ -434,6 +436,18 @@ impl World {
         world
     }
 
+    /// Nothing came of the check yet, and the symmetric key never left its token.
+    fn before_release() -> Self {
+        let mut world = Self::contingency();
+        in_procedure(&mut world, State::KeyActive, &format!("{DEVICE},Commissioned,2017-07-01,reads\n"));
+        let incident = world.incident.as_mut().unwrap();
+        let determined = Determined { id: ID, execute: true, method: Some(Method::Contingency) };
+        incident.progress.as_mut().unwrap().determined = Some(determined);
+        let of_key = world.of_key();
+        (of_key.checked, of_key.spent, of_key.released) = (None, None, None);
+        world
+    }
+
     fn of_key(&mut self) -> &mut ContingencyFacts {
         self.key().contingency.as_mut().unwrap()
     }
@@ -552,6 +566,15 @@ fn a_contingency_key_is_checked_before_its_symmetric_key_is_released_and_that_be
     compromised.compromised_in = Some("INC-2".parse().unwrap());
     assert_eq!(decide_filling(&compromised.batch()).err().map(|refusal| refusal.rule()), Some("key-compromised"));
     assert_eq!(decide_filling(&World::good().batch()), Ok(()), "a recovery key needs none");
+}
+
+/// A ledger whose incident INC-1 follows a determination by the Contingency route, at the moment [`now`]: its key is open, and its symmetric
+/// key neither checked nor spent. `change` is told the key, the next one and the incident.
+pub(in crate::domain) fn before_release(change: impl FnOnce(&mut KeyFacts, &mut KeyFacts, &mut IncidentFacts)) -> Fold {
+    let World { policy, determination, incident, key, next, .. } = World::before_release();
+    let (mut key, mut next, mut incident) = (key.unwrap(), next.unwrap(), incident.unwrap());
+    change(&mut key, &mut next, &mut incident);
+    carrying(policy, vec![key, next], incident, determination.unwrap())
 }
 
 fn command(edges: &mut Edges) {

@@ -148,7 +148,7 @@ pub enum ReleaseResult {
     Released,
     /// The token answered with an error.
     Failed(Box<str>),
-    /// Provably never asked of the token.
+    /// Provably never asked of the token, or given out by it and let go of at once, unused; the reason says which.
     NotReleased(Box<str>),
     /// It may have left the token; nobody can tell.
     Unknown(Box<str>),

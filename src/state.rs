@@ -1,5 +1,6 @@
 //! Shell: the fold, caught up with the ledger in a store; and the rows that the store keeps of what grows with Devices.
 
+use std::collections::BTreeSet;
 use std::io::{self, Read as _};
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
@@ -730,5 +731,9 @@ impl<R: DerivedState + ?Sized> Book for StoredBook<'_, R> {
 
     fn device_keys(&self, device: DeviceId) -> Result<Vec<ImportedKey>, BookError> {
         self.0.device_keys(device).map_err(no_answer)
+    }
+
+    fn device_keys_of(&self, devices: &BTreeSet<DeviceId>) -> Result<Vec<(DeviceId, Vec<ImportedKey>)>, BookError> {
+        self.0.device_keys_of(devices).map_err(no_answer)
     }
 }

@@ -10,6 +10,7 @@ pub mod memory;
 pub mod sqlite;
 mod staging;
 
+use std::collections::BTreeSet;
 use std::io::Read;
 use std::ops::{ControlFlow, Range};
 use std::path::PathBuf;
@@ -352,6 +353,11 @@ pub trait DerivedState {
 
     /// The keys of a Device whose certificates were imported, in no order.
     fn device_keys(&self, device: DeviceId) -> Result<Vec<ImportedKey>, StoreError>;
+
+    /// The same of each of these.
+    fn device_keys_of(&self, devices: &BTreeSet<DeviceId>) -> Result<Vec<(DeviceId, Vec<ImportedKey>)>, StoreError> {
+        devices.iter().map(|device| Ok((*device, self.device_keys(*device)?))).collect()
+    }
 
     /// Whether any Device's certificate was imported.
     fn has_device_keys(&self) -> Result<bool, StoreError>;

@@ -179,7 +179,7 @@ pub fn tbs(
     let extensions = extensions
         .iter()
         .map(|(id, critical, value)| {
-            Ok(RawExtension { id: *id, critical: *critical, value: OctetStringRef::new(value)? })
+            Ok(RawExtension { id: *id, critical: critical.then_some(true), value: OctetStringRef::new(value)? })
         })
         .collect::<der::Result<Vec<_>>>()
         .map_err(&fault)?;

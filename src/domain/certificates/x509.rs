@@ -130,8 +130,9 @@ pub(super) struct Validity {
 #[derive(Clone, Debug, PartialEq, Eq, Sequence)]
 pub(super) struct RawExtension<'a> {
     pub(super) id: ObjectIdentifier,
-    #[asn1(default = "Default::default")]
-    pub(super) critical: bool,
+    /// DEFAULT FALSE: there only where it is TRUE.
+    #[asn1(optional = "true")]
+    pub(super) critical: Option<bool>,
     pub(super) value: &'a OctetStringRef,
 }
 
@@ -237,10 +238,6 @@ impl Certificate {
         let signed = Signed::from_der(octets).map_err(&fault)?;
         let body_octets = body_octets(octets).map_err(&fault)?;
         let body = Body::from_der(body_octets).map_err(&fault)?;
-        // Encoding again shows what a reader forgives: a DEFAULT that was written out, a name's set in another order.
-        if signed.to_der().map_err(&fault)? != octets || body.to_der().map_err(&fault)? != body_octets {
-            return Err(X509Error::NotCanonical);
-        }
         let signature = signed.signature.as_bytes().ok_or(X509Error::NotCanonical)?;
         if body.algorithm != signed.algorithm {
             let (inside, outside) = (body.algorithm.oid, signed.algorithm.oid);
@@ -255,6 +252,12 @@ impl Certificate {
             if extensions.iter().any(|seen| seen.id == id) {
                 return Err(X509Error::DuplicateExtension { id });
             }
+            // A DEFAULT that was written out is all that the reader forgives of these types, as a test shows that encodes them again; to do
+            // that here would take as long as to read them.
+            if critical == Some(false) {
+                return Err(X509Error::NotCanonical);
+            }
+            let critical = critical.unwrap_or_default();
             extensions.push(Extension { id, critical, value: value.as_bytes().to_vec() });
         }
         let Validity { not_before, not_after } = body.validity;
@@ -568,7 +571,8 @@ impl std::fmt::Debug for KeyUsage {
 pub(super) fn name(der: &[u8]) -> Result<Rdns<'_>, X509Error> {
     let fault = DerFault::within("name");
     let rdns = Rdns::from_der(der).map_err(&fault)?;
-    if rdns.to_der().map_err(fault)? != der {
+    // A reader forgives a set in another order, which one of one attribute, as nearly all are, has not.
+    if rdns.iter().any(|rdn| rdn.len() != 1) && rdns.to_der().map_err(fault)? != der {
         return Err(X509Error::NotCanonical);
     }
     let found = rdns.iter().map(SetOfVec::len).sum();

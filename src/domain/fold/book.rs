@@ -142,6 +142,10 @@ pub trait Book {
     fn responded(&self, determination: DeterminationId, device: DeviceId) -> Result<Option<Responded>, BookError>;
     /// The keys of a Device whose certificates were imported, in no order.
     fn device_keys(&self, device: DeviceId) -> Result<Vec<ImportedKey>, BookError>;
+    /// The same of each of these.
+    fn device_keys_of(&self, devices: &BTreeSet<DeviceId>) -> Result<Vec<(DeviceId, Vec<ImportedKey>)>, BookError> {
+        devices.iter().map(|device| Ok((*device, self.device_keys(*device)?))).collect()
+    }
 }
 
 /// A book in memory, for verifiers and tests.

@@ -38,7 +38,45 @@ pub enum Payload<'a> {
     Alert(AlertPayload),
 }
 
+/// A Response or an Alert that was read, without its octets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// Its Grouping Header.
+    pub header: Header,
+    /// What it says.
+    pub payload: AnswerPayload,
+}
+
+/// What a Response or an Alert says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AnswerPayload {
+    /// Response.
+    Response(ResponsePayload),
+    /// Alert.
+    Alert(AlertPayload),
+}
+
+impl Answer {
+    /// The counter of the Command that it answers: a Response repeats it, an Alert names it in its outcome.
+    pub const fn counter(&self) -> u64 {
+        match &self.payload {
+            AnswerPayload::Response(_) => self.header.counter,
+            AnswerPayload::Alert(payload) => payload.outcome.seq_number.get(),
+        }
+    }
+}
+
 impl<'a> Message<'a> {
+    /// What it says without its octets; none of a Command.
+    pub fn into_answer(self) -> Option<Answer> {
+        let payload = match self.payload {
+            Payload::Command(_) => return None,
+            Payload::Response(payload) => AnswerPayload::Response(payload),
+            Payload::Alert(payload) => AnswerPayload::Alert(payload),
+        };
+        Some(Answer { header: self.frame.header, payload })
+    }
+
     /// Reads the message that all of `octets` is. Neither signature nor MAC is checked: see [`super::proof`].
     pub fn decode(octets: &'a [u8]) -> Result<Self, DecodeError> {
         Self::from_frame(Frame::parse(octets)?)

@@ -39,7 +39,7 @@ pub use framing::{
     Authentication, Cra, DlmsDateTime, EncodeError, Frame, Header, MESSAGE_LEN_MAX, PAYLOAD_LEN_MAX,
     SIGNATURE_PART_LEN, finish, signed_message_len,
 };
-pub use message::{Message, Payload, encode, encode_unsigned};
+pub use message::{Answer, AnswerPayload, Message, Payload, encode, encode_unsigned};
 pub use outcome::{AlertPayload, ExecutionOutcome, ReplacementOutcome, ResponsePayload};
 pub use symmetric::{
     FillKeyError, SYMMETRIC_KEY_GROWTH_MAX, SymmetricKey, SymmetricKeyError, put_symmetric_key, take_symmetric_key,

@@ -13,8 +13,8 @@ use super::codes::{
 };
 use super::command::Update;
 use super::der::DecodeError;
-use super::framing::{Cra, Frame};
-use super::message::{Message, Payload};
+use super::framing::{Cra, Frame, Header};
+use super::message::{Answer, AnswerPayload, Message, Payload};
 use super::outcome::{ExecutionOutcome, ReplacementOutcome};
 use crate::domain::names::{DeviceId, Eui64, PartyId};
 
@@ -115,7 +115,7 @@ impl Expected {
             Ok(frame) => frame,
             Err(error) => return Verdict::Refused(vec![Reason::Decode(error)]),
         };
-        let mut reasons = self.header_reasons(&frame);
+        let mut reasons = self.header_reasons(&frame.header, self.device, self.counter);
         match frame.signature() {
             None => reasons.push(Reason::NotSigned),
             Some(signature) if verify_signature(frame.tbs(), signature, public_point) => {}
@@ -124,8 +124,9 @@ impl Expected {
         if reasons.iter().any(|reason| matches!(reason, Reason::NotSigned | Reason::Signature)) {
             return Verdict::Refused(reasons);
         }
-        match Message::from_frame(frame) {
-            Ok(message) => self.weigh(&message),
+        match Message::from_frame(frame).map(Message::into_answer) {
+            Ok(Some(answer)) => self.weigh(&answer, self.device, self.counter),
+            Ok(None) => Verdict::Refused(reasons), // the CRA Flag is among them
             Err(error) => {
                 reasons.push(Reason::Decode(error));
                 Verdict::Refused(reasons)
@@ -133,18 +134,18 @@ impl Expected {
         }
     }
 
-    /// As [`Expected::judge`], of an answer whose signature is known to be the Device's: what it proves.
-    pub fn weigh(&self, answer: &Message<'_>) -> Verdict {
-        let mut reasons = self.header_reasons(&answer.frame);
+    /// As [`Expected::judge`], of an answer whose signature is known to be this Device's, to the Command of this counter, both in the place
+    /// of our own: what it proves.
+    pub fn weigh(&self, answer: &Answer, device: DeviceId, counter: u64) -> Verdict {
+        let mut reasons = self.header_reasons(&answer.header, device, counter);
         let (outcome, alert_code) = match &answer.payload {
-            Payload::Command(_) => return Verdict::Refused(reasons), // the CRA Flag is among the reasons
-            Payload::Response(payload) => (payload.outcome.as_ref(), None),
-            Payload::Alert(payload) => (Some(&payload.outcome), Some(payload.alert_code)),
+            AnswerPayload::Response(payload) => (payload.outcome.as_ref(), None),
+            AnswerPayload::Alert(payload) => (Some(&payload.outcome), Some(payload.alert_code)),
         };
         let Some(outcome) = outcome else {
             return if reasons.is_empty() { Verdict::AcceptedOnly } else { Verdict::Refused(reasons) };
         };
-        self.outcome_reasons(outcome, &mut reasons);
+        self.outcome_reasons(outcome, counter, &mut reasons);
         let cells: Vec<CellResult> =
             self.replacements.iter().zip(&outcome.replacements).map(|(sent, outcome)| sent.result(outcome)).collect();
         let is_complete = cells.iter().all(CellResult::is_replaced);
@@ -163,8 +164,7 @@ impl Expected {
     }
 
     /// An Alert has the Device's own counter; its outcome names the Command's.
-    fn header_reasons(&self, frame: &Frame<'_>) -> Vec<Reason> {
-        let header = &frame.header;
+    fn header_reasons(&self, header: &Header, device: DeviceId, counter: u64) -> Vec<Reason> {
         let mut reasons = Vec::new();
         let code = match header.cra {
             Cra::Command => {
@@ -177,21 +177,21 @@ impl Expected {
         if header.code != code {
             reasons.push(Reason::MessageCode { expected: code, found: header.code });
         }
-        if header.originator != self.device.0 {
-            reasons.push(Reason::Originator { expected: self.device, found: header.originator });
+        if header.originator != device.0 {
+            reasons.push(Reason::Originator { expected: device, found: header.originator });
         }
         if header.recipient != self.originator.0 {
             reasons.push(Reason::Recipient { expected: self.originator, found: header.recipient });
         }
-        if header.cra == Cra::Response && header.counter != self.counter {
-            reasons.push(Reason::Counter { expected: self.counter, found: header.counter });
+        if header.cra == Cra::Response && header.counter != counter {
+            reasons.push(Reason::Counter { expected: counter, found: header.counter });
         }
         reasons
     }
 
-    fn outcome_reasons(&self, outcome: &ExecutionOutcome, reasons: &mut Vec<Reason>) {
-        if outcome.seq_number.get() != self.counter {
-            reasons.push(Reason::SeqNumber { expected: self.counter, found: outcome.seq_number });
+    fn outcome_reasons(&self, outcome: &ExecutionOutcome, counter: u64, reasons: &mut Vec<Reason>) {
+        if outcome.seq_number.get() != counter {
+            reasons.push(Reason::SeqNumber { expected: counter, found: outcome.seq_number });
         }
         if outcome.mode != self.mode {
             reasons.push(Reason::Mode { expected: self.mode, found: outcome.mode });

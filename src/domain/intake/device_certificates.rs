@@ -41,6 +41,11 @@ pub struct Imported {
 pub fn device_certificates(book: &dyn Book, at: Timestamp, judged: &[Judged<'_>]) -> Result<Imported, BookError> {
     let (mut tally, mut kept, mut others) = (CertificateTally::default(), Vec::new(), Vec::new());
     let mut fresh: BTreeSet<DeviceKey> = BTreeSet::new();
+    // Looked up in the order of the Devices, for neighbours lie together.
+    let devices: BTreeSet<DeviceId> =
+        judged.iter().filter_map(|(_, judged)| Some(judged.as_ref().ok()?.device)).collect();
+    let known: BTreeSet<DeviceKey> =
+        book.device_keys_of(&devices)?.into_iter().flat_map(|(_, known)| known).map(|known| known.key).collect();
     for (certificate, (octets, judged)) in (1..).zip(judged) {
         let (device, why) = match judged {
             Ok(key) if !key.is_in_force(at) => {
@@ -48,11 +53,7 @@ pub fn device_certificates(book: &dyn Book, at: Timestamp, judged: &[Judged<'_>]
                 (Some(key.device), Some(format!("it or the Device CA's is valid {from} to {until}, and it is {at}")))
             }
             Ok(key) => {
-                let is_known = fresh.contains(key) || {
-                    let known = book.device_keys(key.device)?;
-                    known.iter().any(|known| known.key == *key)
-                };
-                if !is_known {
+                if !known.contains(key) && !fresh.contains(key) {
                     fresh.insert(*key);
                     kept.extend_from_slice(octets);
                     tally.imported += 1;

@@ -9,7 +9,7 @@ use crate::domain::ledger::entry::{Reason, ResponsesTaken, SigningResumed};
 use crate::domain::names::{DeterminationId, DeviceId, Digest, KeyLabel, PartyId, TemplateName};
 use crate::domain::policy::facts::{DeterminationFacts, DeviceFacts};
 use crate::domain::responses::{
-    self, DeviceKey, Facts, Outcome, Reading, Responded, ResultLine, Trust, messages, results,
+    self, DeviceKey, Facts, Outcome, Reading, Responded, ResultLine, Trust, Verified, messages, results,
 };
 use crate::domain::time::Timestamp;
 
@@ -88,9 +88,9 @@ pub fn responses(
         at,
         entry: fold.size(),
         expected: expected(facts, originator),
-        fresh: HashMap::new(),
+        devices: devices_of(book, key, determination, handed.readings)?,
     };
-    let mut seen: HashMap<&[u8], usize> = HashMap::new();
+    let mut seen: HashMap<&[u8], usize> = HashMap::with_capacity(count);
     let mut lines = Vec::with_capacity(count);
     for (n, (octets, reading)) in (1..).zip(handed.messages.iter().zip(handed.readings)) {
         let line = match seen.insert(octets, n) {
@@ -99,7 +99,7 @@ pub fn responses(
                 let why = format!("the same octets as message {before}");
                 ResultLine::new(responses::device_of(octets), None, Outcome::Duplicate, &why)
             }
-            None => session.decide(octets, reading)?,
+            None => session.decide(reading)?,
         };
         lines.push(line);
     }
@@ -124,7 +124,8 @@ pub fn imported_keys(
     devices: &BTreeSet<DeviceId>,
     before: u64,
 ) -> Result<BTreeMap<DeviceId, Vec<DeviceKey>>, BookError> {
-    devices.iter().map(|device| Ok((*device, trust.relied_on(book.device_keys(*device)?, before)))).collect()
+    let found = book.device_keys_of(devices)?;
+    Ok(found.into_iter().map(|(device, known)| (device, trust.relied_on(known, before))).collect())
 }
 
 /// What an answer to each template has to say, but for Device and counter.
@@ -145,40 +146,57 @@ struct Session<'a> {
     /// The entry that these messages are going to have.
     entry: u64,
     expected: BTreeMap<&'a TemplateName, Expected>,
-    /// What the messages before say, which no entry has yet.
-    fresh: HashMap<DeviceId, Responded>,
+    devices: BTreeMap<DeviceId, OfDevice>,
+}
+
+/// What is known of a Device.
+struct OfDevice {
+    /// The last intent for it with the determination's key.
+    last: Option<DeviceFacts>,
+    /// What it has answered, the messages before included, which no entry has yet.
+    responded: Responded,
+}
+
+/// What the book has of the Devices whose messages were verified. They are looked up in their order, for neighbours lie together:
+/// Devices answer in none, and of millions each would have to be fetched from elsewhere.
+fn devices_of(
+    book: &dyn Book,
+    key: &KeyLabel,
+    determination: DeterminationId,
+    readings: &[Reading],
+) -> Result<BTreeMap<DeviceId, OfDevice>, BookError> {
+    let devices: BTreeSet<DeviceId> = readings.iter().filter_map(Reading::verified).map(Verified::device).collect();
+    let found = devices.into_iter().map(|device| {
+        let last = book.device(key, device)?;
+        let responded = book.responded(determination, device)?.unwrap_or_default();
+        Ok((device, OfDevice { last, responded }))
+    });
+    found.collect()
 }
 
 impl Session<'_> {
-    fn decide(&mut self, octets: &[u8], reading: &Reading) -> Result<ResultLine, BookError> {
-        let (mut last, mut earlier, mut responded): (Option<DeviceFacts>, Option<u64>, Option<Responded>) =
-            (None, None, None);
-        if let Reading::Verified(verified) = reading {
-            last = self.book.device(self.key, verified.device)?;
-            if last.as_ref().is_none_or(|last| last.counter != verified.counter) {
-                earlier = self.book.earlier(self.key, verified.device, verified.counter)?;
+    fn decide(&mut self, reading: &Reading) -> Result<ResultLine, BookError> {
+        let mut known = reading.verified().and_then(|verified| self.devices.get_mut(&verified.device()));
+        let last = known.as_ref().and_then(|known| known.last.as_ref());
+        let earlier = match reading.verified() {
+            Some(verified) if last.is_none_or(|last| last.counter != verified.answer.counter()) => {
+                self.book.earlier(self.key, verified.device(), verified.answer.counter())?
             }
-            responded = match self.fresh.get(&verified.device) {
-                Some(fresh) => Some(fresh.clone()),
-                None => self.book.responded(self.determination, verified.device)?,
-            };
-        }
-        let expected = last.as_ref().and_then(|last| self.expected.get(&last.template));
+            Some(_) | None => None,
+        };
+        let expected = last.and_then(|last| self.expected.get(&last.template));
         let facts = Facts {
             at: self.at,
             determination: self.determination,
             originator: self.originator,
-            last: last.as_ref(),
+            last,
             expected,
             earlier,
-            responded: responded.as_ref(),
+            responded: known.as_ref().map(|known| &known.responded),
         };
-        let line = responses::decide(octets, reading, &facts);
-        if let Some(device) = line.device {
-            let mut known = responded.unwrap_or_default();
-            if known.absorb(&line, self.entry) {
-                self.fresh.insert(device, known);
-            }
+        let line = responses::decide(reading, &facts);
+        if let Some(known) = &mut known {
+            known.responded.absorb(&line, self.entry);
         }
         Ok(line)
     }

@@ -49,8 +49,7 @@ pub fn signing_device(der: &[u8]) -> Option<DeviceId> {
     const SIGNATURES: &[u8] = &[0x06, 3, 0x55, 0x1D, 0x0F, 0x01, 1, 0xFF, 0x04, 4, 3, 2, 7, 0x80];
     /// id-on-hardwareModuleName 1.3.6.1.5.5.7.8.4 (RFC 4108 5).
     const HARDWARE_MODULE_NAME: &[u8] = &[0x06, 8, 0x2B, 6, 1, 5, 5, 7, 8, 4];
-    let find =
-        |wanted: &[u8]| der.windows(wanted.len()).position(|window| window == wanted).map(|at| at + wanted.len());
+    let find = |wanted: &[u8]| memchr::memmem::find(der, wanted).map(|at| at + wanted.len());
     find(SIGNATURES)?;
     // [0] { SEQUENCE { hwType, hwSerialNum } }
     let rest = match der.get(find(HARDWARE_MODULE_NAME)?..)? {

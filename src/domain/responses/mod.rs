@@ -23,7 +23,7 @@ pub use trust::{Candidates, DeviceKey, ImportedKey, Reading, Trust, Verified};
 use std::fmt::Display;
 
 use crate::domain::gbcs::proof::{CellResult, Expected, Reason, Verdict};
-use crate::domain::gbcs::{Cra, Frame, Message, Payload};
+use crate::domain::gbcs::{AlertPayload, AnswerPayload, Frame};
 use crate::domain::names::{DeterminationId, DeviceId, PartyId};
 use crate::domain::policy::facts::DeviceFacts;
 use crate::domain::time::Timestamp;
@@ -47,14 +47,15 @@ pub struct Facts<'a> {
     pub responded: Option<&'a Responded>,
 }
 
-/// What one message proves. `octets` are those that `reading` was read from.
-pub fn decide(octets: &[u8], reading: &Reading, facts: &Facts<'_>) -> ResultLine {
+/// What one message proves.
+pub fn decide(reading: &Reading, facts: &Facts<'_>) -> ResultLine {
     let verified = match reading {
         Reading::Malformed { why } => return ResultLine::new(None, None, Outcome::Malformed, why),
         Reading::Unverified { device, why } => return ResultLine::new(Some(*device), None, Outcome::Unverified, why),
         Reading::Verified(verified) => verified,
     };
-    let line = |intent, outcome, detail: &str| ResultLine::new(Some(verified.device), intent, outcome, detail);
+    let (device, counter) = (verified.device(), verified.answer.counter());
+    let line = |intent, outcome, detail: &str| ResultLine::new(Some(device), intent, outcome, detail);
     if !verified.is_in_force(facts.at) {
         let Verified { from, until, .. } = verified;
         return line(
@@ -63,11 +64,11 @@ pub fn decide(octets: &[u8], reading: &Reading, facts: &Facts<'_>) -> ResultLine
             &format!("its certificate or the Device CA's is valid {from} to {until}"),
         );
     }
-    if verified.recipient != facts.originator {
-        let why = format!("an answer to {}, not to {}", verified.recipient, facts.originator);
+    let recipient = PartyId(verified.answer.header.recipient);
+    if recipient != facts.originator {
+        let why = format!("an answer to {recipient}, not to {}", facts.originator);
         return line(None, Outcome::Unmatched, &why);
     }
-    let counter = verified.counter;
     let last = match facts.last {
         Some(last) if last.counter == counter => last,
         Some(_) | None => {
@@ -84,31 +85,33 @@ pub fn decide(octets: &[u8], reading: &Reading, facts: &Facts<'_>) -> ResultLine
         let why = format!("an answer to a command under determination {}", last.determination);
         return line(Some(last.intent), Outcome::Unmatched, &why);
     }
-    let (Some(expected), Ok(message)) = (facts.expected, Message::decode(octets)) else {
-        // Both were read before; without them nothing is proved.
+    let Some(expected) = facts.expected else {
+        // It was read before; without it nothing is proved.
         return line(Some(last.intent), Outcome::Unmatched, "the template of the command cannot be read");
     };
-    let expected = Expected { device: verified.device, counter, ..expected.clone() };
-    let verdict = expected.weigh(&message);
-    let is_alert = message.frame.header.cra == Cra::Alert;
-    match verdict {
+    let verdict = expected.weigh(&verified.answer, device, counter);
+    match (verdict, &verified.answer.payload) {
         // The signature is the Device's, and its counter and recipient ours: then it executed what was not signed here.
-        Verdict::Refused(reasons) => {
+        (Verdict::Refused(reasons), _) => {
             let why = format!("not an answer to the command of intent {}: {}", last.intent, joined(&reasons));
             foreign(verified, Some(last.intent), &why, facts)
         }
-        Verdict::Recovered(_) | Verdict::NotRecovered(_) | Verdict::AcceptedOnly if is_alert => {
-            line(Some(last.intent), Outcome::Alert, &alert(&message))
+        (Verdict::Recovered(_) | Verdict::NotRecovered(_) | Verdict::AcceptedOnly, AnswerPayload::Alert(payload)) => {
+            line(Some(last.intent), Outcome::Alert, &alert(payload))
         }
-        Verdict::Recovered(_) => own(verified, last.intent, Outcome::Recovered, "", facts),
-        Verdict::NotRecovered(cells) => own(verified, last.intent, Outcome::Failed, &failures(&cells), facts),
-        Verdict::AcceptedOnly => own(verified, last.intent, Outcome::Accepted, "", facts),
+        (Verdict::Recovered(_), AnswerPayload::Response(_)) => {
+            own(verified, last.intent, Outcome::Recovered, "", facts)
+        }
+        (Verdict::NotRecovered(cells), AnswerPayload::Response(_)) => {
+            own(verified, last.intent, Outcome::Failed, &failures(&cells), facts)
+        }
+        (Verdict::AcceptedOnly, AnswerPayload::Response(_)) => own(verified, last.intent, Outcome::Accepted, "", facts),
     }
 }
 
 /// An answer to our own command, against what the Device has said before.
 fn own(verified: &Verified, intent: u64, outcome: Outcome, detail: &str, facts: &Facts<'_>) -> ResultLine {
-    let line = |outcome, detail: &str| ResultLine::new(Some(verified.device), Some(intent), outcome, detail);
+    let line = |outcome, detail: &str| ResultLine::new(Some(verified.device()), Some(intent), outcome, detail);
     let Some(before) = facts.responded.and_then(|responded| responded.own.as_ref()) else {
         return line(outcome, detail);
     };
@@ -125,12 +128,12 @@ fn own(verified: &Verified, intent: u64, outcome: Outcome, detail: &str, facts: 
 
 /// An answer to a command that was not signed here.
 fn foreign(verified: &Verified, intent: Option<u64>, why: &str, facts: &Facts<'_>) -> ResultLine {
-    let Verified { device, counter, .. } = verified;
-    if facts.responded.is_some_and(|responded| responded.foreign == Some(*counter)) {
+    let (device, counter) = (verified.device(), verified.answer.counter());
+    if facts.responded.is_some_and(|responded| responded.foreign == Some(counter)) {
         let why = format!("counter {counter} is known as foreign");
-        return ResultLine::new(Some(*device), intent, Outcome::Duplicate, &why);
+        return ResultLine::new(Some(device), intent, Outcome::Duplicate, &why);
     }
-    ResultLine::new(Some(*device), intent, Outcome::Foreign, &ResultLine::foreign_detail(*counter, why))
+    ResultLine::new(Some(device), intent, Outcome::Foreign, &ResultLine::foreign_detail(counter, why))
 }
 
 /// The cells that failed, each with its status.
@@ -139,27 +142,14 @@ fn failures(cells: &[CellResult]) -> String {
     failed.map(|cell| format!("{}: {}", cell.cell, cell.status)).collect::<Vec<_>>().join("; ")
 }
 
-fn alert(message: &Message<'_>) -> String {
-    match &message.payload {
-        Payload::Alert(payload) => {
-            let failed = payload.outcome.replacements.iter().filter(|cell| cell.status.code() != 0).count();
-            let all = payload.outcome.replacements.len();
-            format!("{}: {} of {all} cells replaced", payload.alert_code, all - failed)
-        }
-        Payload::Command(_) | Payload::Response(_) => String::new(),
-    }
+fn alert(payload: &AlertPayload) -> String {
+    let failed = payload.outcome.replacements.iter().filter(|cell| cell.status.code() != 0).count();
+    let all = payload.outcome.replacements.len();
+    format!("{}: {} of {all} cells replaced", payload.alert_code, all - failed)
 }
 
 fn joined(reasons: &[Reason]) -> String {
     reasons.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
-}
-
-/// The counter of the command that a message answers: a Response repeats it, an Alert names it in its outcome.
-fn counter_answered(message: &Message<'_>) -> u64 {
-    match &message.payload {
-        Payload::Alert(payload) => payload.outcome.seq_number.get(),
-        Payload::Command(_) | Payload::Response(_) => message.frame.header.counter,
-    }
 }
 
 /// The Device that a message says it is from; none if it cannot be read.

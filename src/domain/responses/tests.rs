@@ -5,7 +5,9 @@ use super::*;
 use crate::domain::gbcs::samples::{
     COUNTER, DEVICE, Key, RECOVERY, alert, command, recovery_update, response, success, two_certificates,
 };
-use crate::domain::gbcs::{AlertCode, CredentialsReplacementMode, ExecutionOutcome, StatusCode, SubjectKeyIdentifier};
+use crate::domain::gbcs::{
+    AlertCode, CredentialsReplacementMode, ExecutionOutcome, Message, StatusCode, SubjectKeyIdentifier,
+};
 use crate::domain::ledger::entry::ResponseTally;
 use crate::domain::names::{Digest, Eui64};
 use crate::domain::policy::facts::IntentState;
@@ -51,11 +53,8 @@ fn at(text: &str) -> Timestamp {
 }
 
 fn verified(octets: &[u8]) -> Verified {
-    let message = Message::decode(octets).unwrap();
     Verified {
-        device: DEVICE,
-        recipient: PartyId(message.frame.header.recipient),
-        counter: counter_answered(&message),
+        answer: Message::decode(octets).unwrap().into_answer().unwrap(),
         from: at("2026-01-01T00:00:00Z"),
         until: at("2026-12-31T23:59:59Z"),
     }
@@ -77,7 +76,7 @@ fn decided(octets: &[u8], change: impl FnOnce(&mut Facts<'_>, &mut Option<Device
     };
     change(&mut facts, &mut last, &mut responded);
     let facts = Facts { last: last.as_ref(), responded: Some(&responded), ..facts };
-    decide(octets, &Reading::Verified(verified(octets)), &facts).to_string()
+    decide(&Reading::Verified(verified(octets)), &facts).to_string()
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "as the facts have it")]
@@ -127,9 +126,9 @@ fn whatever_our_own_command_cannot_have_done_is_foreign() {
             responded: None,
         };
         let reading = Reading::Verified(verified(&octets));
-        assert_eq!(decide(&octets, &reading, &facts).outcome, Outcome::Foreign, "{counter}");
+        assert_eq!(decide(&reading, &facts).outcome, Outcome::Foreign, "{counter}");
         let earlier = Facts { earlier: Some(12), ..facts };
-        let line = decide(&octets, &reading, &earlier);
+        let line = decide(&reading, &earlier);
         assert_eq!((line.outcome, line.intent), (Outcome::Unmatched, Some(12)), "{counter}");
     }
     // What is known as foreign is not told twice, or whoever sends a file again would stop the signing again.
@@ -156,7 +155,7 @@ fn every_state_of_an_intent_either_may_be_answered_or_makes_the_answer_foreign()
             earlier: None,
             responded: None,
         };
-        let outcome = decide(&octets, &Reading::Verified(verified(&octets)), &facts).outcome;
+        let outcome = decide(&Reading::Verified(verified(&octets)), &facts).outcome;
         let may = matches!(state, IntentState::Open | IntentState::Signed | IntentState::Unknown | IntentState::Left);
         assert_eq!(outcome, if may { Outcome::Recovered } else { Outcome::Foreign }, "{state:?}");
     }
@@ -231,7 +230,7 @@ fn what_is_no_answer_is_malformed_and_what_nobody_vouches_for_is_unverified() {
         earlier: None,
         responded: None,
     };
-    let line = |reading: Reading| decide(&octets, &reading, &facts).to_string();
+    let line = |reading: Reading| decide(&reading, &facts).to_string();
     assert_eq!(line(Reading::Malformed { why: "octet 3: x\ny".into() }), "-,-,malformed,octet 3: x y");
     assert_eq!(line(Reading::Unverified { device: DEVICE, why: "x".into() }), format!("{DEVICE},-,unverified,x"));
 }

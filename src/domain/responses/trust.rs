@@ -7,12 +7,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use der::asn1::ObjectIdentifier;
 
-use super::{counter_answered, says};
+use super::says;
 use crate::domain::certificates::path::{self, Time};
 use crate::domain::certificates::profile::{Kind, Policies, Profile, SmkiCertificate, Usage};
 use crate::domain::gbcs::proof::verify_signature;
-use crate::domain::gbcs::{Frame, Message, Payload};
-use crate::domain::names::{DeviceId, Digest, PartyId};
+use crate::domain::gbcs::{Answer, Frame, Message};
+use crate::domain::names::{DeviceId, Digest};
 use crate::domain::policy::Policy;
 use crate::domain::time::Timestamp;
 
@@ -248,14 +248,10 @@ impl Candidates {
 }
 
 /// A message whose signature is that of a Device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verified {
-    /// Whose.
-    pub device: DeviceId,
-    /// To whom it answers.
-    pub recipient: PartyId,
-    /// The counter of the command that it answers.
-    pub counter: u64,
+    /// What it says; its originator is the Device.
+    pub answer: Answer,
     /// The first second at which its certificate and the Device CA's are valid.
     pub from: Timestamp,
     /// The last.
@@ -263,6 +259,11 @@ pub struct Verified {
 }
 
 impl Verified {
+    /// Whose it is.
+    pub const fn device(&self) -> DeviceId {
+        DeviceId(self.answer.header.originator)
+    }
+
     /// Whether both certificates are valid at this moment.
     pub fn is_in_force(&self, at: Timestamp) -> bool {
         is_in_force(self.from, self.until, at)
@@ -289,6 +290,14 @@ pub enum Reading {
 }
 
 impl Reading {
+    /// What was verified.
+    pub const fn verified(&self) -> Option<&Verified> {
+        match self {
+            Self::Verified(verified) => Some(verified),
+            Self::Malformed { .. } | Self::Unverified { .. } => None,
+        }
+    }
+
     /// Reads a message, and verifies it with its Device's certificates.
     pub fn of(octets: &[u8], candidates: &Candidates) -> Self {
         let malformed = |why: String| Self::Malformed { why };
@@ -298,26 +307,19 @@ impl Reading {
         };
         let device = DeviceId(frame.header.originator);
         let unverified = |why: String| Self::Unverified { device, why };
-        let message = match Message::from_frame(frame) {
-            Ok(message) => message,
+        let signed = frame.signature().map(|signature| (frame.tbs(), signature));
+        let answer = match Message::from_frame(frame).map(Message::into_answer) {
+            Ok(Some(answer)) => answer,
+            Ok(None) => return malformed("octet 2: expected a Response or an Alert, found a Command".to_owned()),
             Err(error) => return malformed(says(error)),
         };
-        if let Payload::Command(_) = message.payload {
-            return malformed("octet 2: expected a Response or an Alert, found a Command".to_owned());
-        }
-        let Some(signature) = message.frame.signature() else { return unverified("it has no signature".to_owned()) };
+        let Some((tbs, signature)) = signed else { return unverified("it has no signature".to_owned()) };
         let mut faults = Vec::new();
         for candidate in candidates.of(device) {
             match candidate {
                 Err(why) => faults.push(why.to_owned()),
-                Ok(Vouched { point, from, until }) if verify_signature(message.frame.tbs(), signature, &point) => {
-                    return Self::Verified(Verified {
-                        device,
-                        recipient: PartyId(message.frame.header.recipient),
-                        counter: counter_answered(&message),
-                        from,
-                        until,
-                    });
+                Ok(Vouched { point, from, until }) if verify_signature(tbs, signature, &point) => {
+                    return Self::Verified(Verified { answer, from, until });
                 }
                 Ok(_) => faults.push("the signature does not verify with the Device's key".to_owned()),
             }

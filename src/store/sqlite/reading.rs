@@ -1,9 +1,10 @@
 //! Shell: everything that is read, over whichever connection.
 
+use std::collections::BTreeSet;
 use std::io::Read;
 use std::ops::{ControlFlow, Range};
 
-use rusqlite::{Connection, OptionalExtension as _};
+use rusqlite::{Connection, OptionalExtension as _, Transaction};
 
 use super::super::{DerivedState, Reader, SignatureRow, StoreError, StoredCheckpoint, StoredLeaf};
 use super::blobs::{self, BlobReader};
@@ -21,6 +22,9 @@ use crate::domain::responses::{ImportedKey, Responded};
 
 /// How many entries one statement reads, so that a long reading does not keep the WAL from being emptied.
 const LEAVES_A_STATEMENT: u64 = 4096;
+/// Devices whose keys are read in one transaction, while whoever commits waits: some two milliseconds.
+const KEYS_A_TRANSACTION: usize = 256;
+
 /// Has a connection to derived tables.
 pub(super) trait Tables {
     /// Which set of them.
@@ -123,6 +127,25 @@ impl<T: Tables> DerivedState for T {
             Some(shared) => shared.read().device_keys(self.connection(), device),
             None => device_keys::of(self.connection(), T::SCHEMA, device),
         }
+    }
+
+    fn device_keys_of(&self, devices: &BTreeSet<DeviceId>) -> Result<Vec<(DeviceId, Vec<ImportedKey>)>, StoreError> {
+        let Some(shared) = self.shared() else {
+            return devices.iter().map(|device| Ok((*device, self.device_keys(*device)?))).collect();
+        };
+        let (mut found, mut devices) = (Vec::with_capacity(devices.len()), devices.iter().copied().peekable());
+        while devices.peek().is_some() {
+            // The state first and the tables after it, both held: no snapshot comes in between, which takes rows from the one to the
+            // other. Each statement would else take the locks of a transaction for itself, which cost as much as it does.
+            let state = shared.read();
+            let connection = self.connection();
+            let transaction = connection.is_autocommit().then(|| connection.unchecked_transaction()).transpose()?;
+            for device in devices.by_ref().take(KEYS_A_TRANSACTION) {
+                found.push((device, state.device_keys(connection, device)?));
+            }
+            transaction.map(Transaction::finish).transpose()?;
+        }
+        Ok(found)
     }
 
     fn has_device_keys(&self) -> Result<bool, StoreError> {

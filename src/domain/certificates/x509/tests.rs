@@ -60,3 +60,65 @@ fn a_certificate_is_at_most_so_long() {
     assert_eq!(Certificate::from_der(&octets), Err(X509Error::TooLong { found: CERTIFICATE_LEN_MAX + 1 }));
     assert!(matches!(Certificate::from_der(&octets[1..]), Err(X509Error::Der(_))));
 }
+
+/// Whether octets are what they are read as, written again: DER has one form of everything.
+fn is_written_again(octets: &[u8]) -> bool {
+    let body = body_octets(octets).unwrap();
+    Signed::from_der(octets).unwrap().to_der().unwrap() == octets
+        && Body::from_der(body).unwrap().to_der().unwrap() == body
+}
+
+#[test]
+fn whatever_octet_of_a_certificate_is_another_it_is_refused_or_still_in_the_one_form_of_der() {
+    let (mut read, mut refused) = (0, 0);
+    for octets in crate::domain::gbcs::samples::two_certificates() {
+        assert!(is_written_again(&octets));
+        for at in 0..octets.len() {
+            for other in [0x00, 0x01, 0x02, 0x30, 0x7F, 0x80, 0x81, 0xFF]
+                .into_iter()
+                .chain([1, 2, 0x20, 0x40, 0x80].map(|bit| octets[at] ^ bit))
+            {
+                let mut altered = octets.clone();
+                altered[at] = other;
+                if Certificate::from_der(&altered).is_ok() {
+                    assert!(is_written_again(&altered), "octet {at}: {other:02x}");
+                    read += 1;
+                } else {
+                    refused += 1;
+                }
+            }
+        }
+    }
+    assert!(read > 1_000 && refused > 1_000, "{read} {refused}");
+}
+
+#[test]
+fn a_default_that_is_written_out_is_refused() {
+    let sample = crate::domain::gbcs::samples::two_certificates().remove(0);
+    let with = |critical: Option<bool>| {
+        let mut body = Body::from_der(body_octets(&sample).unwrap()).unwrap();
+        let value = OctetStringRef::new(&[5, 0]).unwrap();
+        body.extensions = Some(vec![RawExtension { id: SUBJECT_ALT_NAME, critical, value }]);
+        let body = body.to_der().unwrap();
+        let body = AnyRef::from_der(&body).unwrap();
+        let octets = Signed { body, ..Signed::from_der(&sample).unwrap() }.to_der().unwrap();
+        Certificate::from_der(&octets).map(|certificate| certificate.extension(SUBJECT_ALT_NAME).unwrap().critical)
+    };
+    assert_eq!(with(None), Ok(false));
+    assert_eq!(with(Some(true)), Ok(true));
+    assert_eq!(with(Some(false)), Err(X509Error::NotCanonical));
+}
+
+#[test]
+fn attributes_of_one_set_are_in_the_order_of_der() {
+    let attribute =
+        |kind, text| NameAttribute { kind, value: AnyRef::from(Utf8StringRef::new(text).unwrap()) }.to_der().unwrap();
+    let (first, second) = (attribute(COMMON_NAME, "a"), attribute(ORGANISATIONAL_UNIT, "b"));
+    let set = |parts: [&[u8]; 2]| {
+        let parts = parts.concat();
+        let set = [&[0x31, u8::try_from(parts.len()).unwrap()], &parts[..]].concat();
+        [&[0x30, u8::try_from(set.len()).unwrap()], &set[..]].concat()
+    };
+    assert_eq!(name(&set([&first, &second])).map(|rdns| rdns.len()), Ok(1));
+    assert!(name(&set([&second, &first])).is_err());
+}

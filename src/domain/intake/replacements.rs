@@ -10,7 +10,6 @@ use crate::domain::determination::document::{Compromised, Determination, Method}
 use crate::domain::fold::Fold;
 use crate::domain::gbcs::{CredentialsReplacementMode, RemotePartyRole, TrustAnchorCell, Update};
 use crate::domain::ledger::contingency::OtherKey;
-use crate::domain::ledger::meaning::Meaning;
 use crate::domain::names::{Digest, IncidentId, PartyId};
 use crate::domain::policy::Policy;
 use crate::domain::policy::facts::IncidentFacts;
@@ -79,7 +78,7 @@ impl<'a> Replacing<'a> {
         let is_of = |incident: &&IncidentFacts| {
             matches!(incident.key, Some(OtherKey::RootOca | OtherKey::IssuingOca))
                 && incident.compromised.spki_sha256 == spki
-                && !incident.progress.as_ref().is_some_and(|progress| progress.has_done(Meaning::Dismiss))
+                && !incident.is_dismissed()
         };
         self.fold.incidents().values().find(is_of).map(|incident| &incident.id)
     }
@@ -158,8 +157,8 @@ impl<'a> Replacing<'a> {
         let others = self.fold.incidents().values().filter(|incident| {
             let compromised = &incident.compromised;
             let is_other = compromised.spki_sha256 != self.compromised.spki_sha256;
-            let stands = !incident.progress.as_ref().is_some_and(|progress| progress.has_done(Meaning::Dismiss));
-            is_other && stands && compromised.spki_sha256 == spki && !is_of_contingency(incident.key)
+            let is_meant = compromised.spki_sha256 == spki && !is_of_contingency(incident.key);
+            is_other && is_meant && !incident.is_dismissed()
         });
         let others = others.filter(|_| !self.policy.parties().is_empty());
         let others: Vec<&str> = others.map(|incident| IncidentId::as_str(&incident.id)).collect();

@@ -785,15 +785,15 @@ fn check_incident(fold: &Fold, form: &Determination, reasons: &mut Reasons) {
 fn check_class(fold: &Fold, form: &Determination, reasons: &mut Reasons) {
     let (Some(method), Some(facts)) = (form.method, fold.incidents().get(&form.incident)) else { return };
     let class = facts.progress.as_ref().map_or(CompromiseClass::Organisation, Progress::class);
-    let (fits, of) = match (facts.key, class) {
-        (Some(key), _) => (routes::of(Some(key)).methods.contains(&method), routes::name(key)),
-        (None, CompromiseClass::Organisation) => (method != Method::Contingency, "an Organisation key"),
+    let of = match (facts.key, class) {
+        (Some(key), _) => routes::name(key),
+        (None, CompromiseClass::Organisation) => "an Organisation key",
         // Of before anybody said which key is meant: what was assessed was judged then.
         (None, CompromiseClass::Other) => return,
     };
-    reasons.demand("method", fits, || {
-        let expected: Vec<&str> =
-            routes::of(facts.key).methods.iter().map(|method| timeline::method(*method)).collect();
+    let methods = routes::of(facts.key).methods;
+    reasons.demand("method", methods.contains(&method), || {
+        let expected: Vec<&str> = methods.iter().map(|method| timeline::method(*method)).collect();
         format!(
             "method: for a Compromise of {of} expected {}, found {}",
             expected.join(" or "),

@@ -10,8 +10,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::{
-    BYSTANDERS, DeviceId, ExerciseError, Main, Named, Play, Scenario, State, WINDOW_MS, head, listed_ask,
-    named, upload,
+    BYSTANDERS, DeviceId, ExerciseError, Main, Named, Play, Scenario, State, WINDOW_MS, head, listed_ask, named, upload,
 };
 use crate::api::client::Client;
 use crate::api::failure::Exit;

@@ -114,9 +114,9 @@ fn a_start_counts_the_lines_of_the_lists_that_it_reads_again_and_none_of_before_
     assert_eq!((fold.listed_since_snapshot(), is_from_snapshot), (0, true));
     let moment = Moment { at: fold.last_at().unwrap(), clock: ClockState::Trusted };
     let mut recorder = Recorder::new(Box::new(store), fold, Box::new(move || (moment, None))).unwrap();
-    let recorded = record_alone(&mut recorder, |recorder| {
-        let list: String = (0..3).map(|n| format!("{}\n", numbered(n))).collect();
-        let list = JobList { sha256: recorder.queue_blob(list.into_bytes()), devices: 3 };
+    let job = record_alone(&mut recorder, |recorder| {
+        let text = [0, 1, 2].map(|n| format!("{}\n", numbered(n))).concat();
+        let list = JobList { sha256: recorder.queue_blob(text.into_bytes()), devices: 3 };
         let started = JobStarted {
             request,
             asked: Digest::of(&request.0),
@@ -129,7 +129,7 @@ fn a_start_counts_the_lines_of_the_lists_that_it_reads_again_and_none_of_before_
         };
         recorder.queue(&recorder.known(operator()), Event::JobStarted(started))
     });
-    let _ = recorded.unwrap();
+    let _ = job.unwrap();
     drop(recorder);
     let (_, fold, is_from_snapshot) = start();
     assert_eq!((fold.listed_since_snapshot(), is_from_snapshot), (3, true));

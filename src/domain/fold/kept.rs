@@ -207,7 +207,7 @@ impl Fold {
                 .map(|(key, device, request)| ((key, device), request))
                 .collect(),
             targets_altered: 0,
-            // A snapshot has it, and none is counted from there on.
+            // Counted from the snapshot on, of which this is.
             listed: 0,
         })
     }

@@ -693,7 +693,7 @@ impl Fold {
             None => None,
         };
         if let Some(scope) = &scope {
-            self.listed += scope.devices;
+            self.listed = self.listed.saturating_add(scope.devices);
             changes.push(Change::List { determination: form.id, devices: scope.device_list });
         }
         let facts = DeterminationFacts {
@@ -743,7 +743,7 @@ impl Fold {
         facts.approvers.extend(persons(&recorded.signatures));
         let listed = scope.devices;
         facts.scope = Some(scope);
-        self.listed += listed;
+        self.listed = self.listed.saturating_add(listed);
         self.list_targets(recorded.determination, blobs)
     }
 

@@ -8,7 +8,6 @@ use zeroize::Zeroizing;
 use super::documents::Again;
 use super::{Audit, Check, Checked, Evidence, Permitted, demand, text};
 use crate::domain::certificates::signature::PublicKey;
-use crate::domain::commands::needs_symmetric_key;
 use crate::domain::fold::Book as _;
 use crate::domain::gbcs::{SymmetricKey, Template, put_symmetric_key};
 use crate::domain::intake;
@@ -254,7 +253,7 @@ impl Audit<'_> {
                 let key = open.map(|open| &open.key);
                 let symmetric_key = key.and_then(|key| self.symmetric_key_of(key));
                 // What a Contingency Private Key signed has a key in it that no ledger keeps.
-                if needs_symmetric_key(&filled.template) && symmetric_key.is_none() {
+                if filled.template.needs_symmetric_key() && symmetric_key.is_none() {
                     self.summary.contingency_unverified += 1;
                 } else {
                     let what = Checked::Signature { intent: *intent, filled: filled.clone(), symmetric_key, signature };

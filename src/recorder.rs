@@ -26,8 +26,7 @@ use crate::domain::gbcs::FillError;
 use crate::domain::intake::{self, Heads};
 use crate::domain::ledger::checkpoint::{Checkpoint, CheckpointError, SignedCheckpoint};
 use crate::domain::ledger::entry::{
-    Actor, ClockAccepted, ClockJumped, ClockState, Entry, EntryError, Event, JobStarted, Reason, RefusalsFolded,
-    Refused, VERSION,
+    Actor, ClockAccepted, ClockJumped, ClockState, Entry, EntryError, Event, Reason, RefusalsFolded, Refused, VERSION,
 };
 use crate::domain::ledger::merkle::{Head, Leaf};
 use crate::domain::ledger::note::Verifier;
@@ -39,7 +38,7 @@ use crate::hsm::{Class, HsmError};
 use crate::state::{self, Row};
 use crate::store::{Batch, Derived, Store, StoreError};
 
-pub use snapshot::{SNAPSHOT_LEAVES, SNAPSHOT_LEAVES_AT_STOP, SNAPSHOT_LEAVES_MAX, SNAPSHOT_ROWS};
+pub use snapshot::{SNAPSHOT_LEAVES, SNAPSHOT_LEAVES_AT_STOP, SNAPSHOT_LEAVES_MAX, SNAPSHOT_LISTED, SNAPSHOT_ROWS};
 
 /// How many asks share one transaction at most: so that the first of them does not wait for ever on a busy night.
 const GROUP_MAX: usize = 64;
@@ -202,8 +201,6 @@ pub struct Recorder {
     snapshot_leaves: u64,
     /// Not before then, and how long to wait after the next one that the ledger token does not sign.
     snapshot_after: Option<(Instant, Duration)>,
-    /// How many lines have the lists that entries since the newest snapshot name: a start reads each of them again.
-    listed: u64,
 }
 
 /// Something that is durable and under a signed checkpoint: there is no other way to one than [`Desk::record`].
@@ -266,7 +263,6 @@ impl Recorder {
             stopped: false,
             snapshot_leaves: SNAPSHOT_LEAVES,
             snapshot_after: None,
-            listed: 0,
         })
     }
 
@@ -366,9 +362,6 @@ impl Recorder {
         let documents = Documents { queue: &self.queue, store: &*self.store };
         self.fold.apply(&entry, &leaf, &documents, &mut changes)?;
         self.stopped |= matches!(entry.event, Event::Stopped(_));
-        if let Event::JobStarted(JobStarted { list: Some(list), .. }) = &entry.event {
-            self.listed += list.devices;
-        }
         self.queue.leaves.push(leaf);
         for change in changes {
             self.overlay(&change)?;
@@ -410,7 +403,6 @@ impl Recorder {
     /// Says by which pages the Devices of a list are found that an entry queued next brings into force: made of its octets by whoever
     /// read it, on a thread for which nobody waits.
     pub fn queue_pages(&mut self, list: Digest, pages: Arc<[Page]>) {
-        self.listed += pages.iter().map(|page| u64::from(page.lines)).sum::<u64>();
         self.queue.pages.insert(list, pages);
     }
 

@@ -41,7 +41,7 @@ pub use ceremony::CeremonyRecord;
 pub use contingency::{CheckedRoot, ContingencyState, SpentFor, SymmetricRelease, SymmetricReleased};
 pub use fetch::{AnswerForm, AnswerWriter, Form, RecoveryFetch};
 pub use files::{Act, Activity, ActivityOf, Did, ExerciseRecord, File, FileSubmit, Files};
-pub use jobs::{DeviceRefused, Job, JobAct, JobStart, JobState, JobTally, Jobs, JobsOf, RuleCount};
+pub use jobs::{DeviceRefused, Job, JobAct, JobCount, JobStart, JobState, JobTally, Jobs, JobsOf, RuleCount};
 pub use procedure::{Explanation, Instant, ProcedureOf};
 pub use tokens::{LoginRetried, TokenCircuit, TokenStanding, TokenState, Tokens};
 
@@ -160,6 +160,9 @@ pub struct Status {
     pub determinations_in_force: u64,
     /// The number of intents whose outcome nobody knows.
     pub unknowns: u64,
+    /// Jobs that are not over, by how they stand.
+    #[serde(default)]
+    pub jobs: Vec<JobCount>,
     /// What is due and stands in nobody's way, each with what to do.
     #[serde(default)]
     pub reminders: Vec<Trouble>,

@@ -18,7 +18,7 @@ use super::recovery::out::{As, Format, Out, below};
 use super::{CliError, Context, Exit};
 use crate::domain::commands::container::{Fields, Header};
 use crate::domain::commands::pairs::{Pairs, Settled, Step, Whose};
-use crate::domain::commands::{CommandOctets, needs_symmetric_key, rebuild, rebuilt_len_max};
+use crate::domain::commands::{CommandOctets, rebuild, rebuilt_len_max};
 use crate::domain::determination::document::{Determination, Schedule};
 use crate::domain::fold::{self, book::read_policy};
 use crate::domain::gbcs::{SIGNATURE_PART_LEN, Template};
@@ -248,7 +248,7 @@ impl Walk<'_> {
         let template = determined.and_then(|determined| determined.templates.get(&intent.template));
         let template = template.ok_or_else(|| wrong(at, format!("no template {} was determined", intent.template)))?;
         self.command.clear();
-        let with = needs_symmetric_key(template).then(|| self.generations.symmetric(&key));
+        let with = template.needs_symmetric_key().then(|| self.generations.symmetric(&key));
         let with = with.transpose().map_err(|why| CliError::Unfit(format!("intent {at}: {why}")))?;
         let symmetric = with.as_ref().map(|(symmetric, _)| *symmetric);
         let command = &mut self.command;

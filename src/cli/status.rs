@@ -100,6 +100,11 @@ impl Status {
                 open => format!("{open}; `smkictl incident list` shows them, `incident next` what is to be done"),
             };
             text.row("open incidents", open).row("determinations in force", status.determinations_in_force);
+            if !status.jobs.is_empty() {
+                let count = |of: &wire::JobCount| format!("{} {}", of.count, of.state.as_str());
+                let counts: Vec<String> = status.jobs.iter().map(count).collect();
+                text.row("jobs", format!("{}; `smkictl recovery status` shows them", counts.join(", ")));
+            }
             if status.unknowns > 0 {
                 let unknowns = format!("{}; see smkictl recovery settle --help", status.unknowns);
                 text.toned("unknown outcomes", unknowns, Tone::Warning);

@@ -472,7 +472,7 @@ pub fn certificate(
         let time = Time::At(context.at);
         check_path(&adopted.policy, &profile, leaf, &offered, time, &key.to_string(), &mut reasons);
         party = match leaf.kind() {
-            Kind::Organisation { role: 1, party, usage: Usage::DigitalSignature } => Some(party),
+            Kind::Organisation { role: RECOVERY_ROLE, party, usage: Usage::DigitalSignature } => Some(party),
             kind @ (Kind::Organisation { .. }
             | Kind::IssuingOca
             | Kind::RootOca
@@ -502,6 +502,23 @@ pub fn certificate(
     }))
 }
 
+/// Which key an incident is about, where it is not the one behind an Organisation Certificate on Devices.
+#[derive(Clone, Copy, Debug)]
+pub enum KeyMeant {
+    /// As it is said now. Of a certificate of the Recovery Private Key no other can be meant: whoever does not say so says it all the same.
+    Said(Option<OtherKey>),
+    /// As an entry has it. One of before anybody said which key has none.
+    Recorded(Option<OtherKey>),
+}
+
+impl KeyMeant {
+    const fn named(self) -> Option<OtherKey> {
+        match self {
+            Self::Said(key) | Self::Recorded(key) => key,
+        }
+    }
+}
+
 /// What an incident is opened with.
 #[derive(Clone, Copy, Debug)]
 pub struct Opening<'a> {
@@ -509,8 +526,8 @@ pub struct Opening<'a> {
     pub incident: &'a IncidentId,
     /// The DER certificate: the one whose Private Key is meant, or for contingency material that of the Root OCA that carries it.
     pub certificate: &'a [u8],
-    /// Which key is meant, where it is not the one behind an Organisation Certificate on Devices.
-    pub key: Option<OtherKey>,
+    /// Which key is meant.
+    pub key: KeyMeant,
     /// What was notified, in words.
     pub description: &'a str,
     /// How it came to be known.
@@ -520,7 +537,8 @@ pub struct Opening<'a> {
 /// An incident: the certificate whose Private Key is, or may be, Compromised, and how that came to be known.
 pub fn incident(context: &Context<'_>, opening: Opening<'_>) -> Result<IncidentOpened, Vec<Reason>> {
     let mut reasons = Reasons::default();
-    let Opening { incident, certificate, key, description, notification } = opening;
+    let Opening { incident, certificate, key: said, description, notification } = opening;
+    let key = said.named();
     let adopted = policy_in_force(context.fold, &mut reasons)?;
     check_clock(context, &mut reasons);
     reasons.demand("incident-known", !context.fold.incidents().contains_key(incident), || {
@@ -555,22 +573,25 @@ pub fn incident(context: &Context<'_>, opening: Opening<'_>) -> Result<IncidentO
         (None, None) => {}
     }
     let profile = profile_in_force(context.fold, context.at);
-    reasons.end(meant.zip(parsed).map(|(Meant { party, class: _ }, parsed)| IncidentOpened {
+    reasons.end(meant.zip(parsed).map(|(Meant { party, class: _, key: meant }, parsed)| IncidentOpened {
         incident: incident.clone(),
         compromised: Compromised {
             certificate_sha256: parsed.certificate().sha256(),
             spki_sha256: parsed.certificate().spki_sha256(),
             party,
         },
-        key,
+        key: match said {
+            KeyMeant::Said(_) => meant,
+            KeyMeant::Recorded(key) => key,
+        },
         description: description.into(),
         notification: notification.cloned(),
         profile,
     }))
 }
 
-/// The role of the Recovery Private Key's certificate (GBCS, Remote Party Role 1).
-const RECOVERY_ROLE: u8 = 1;
+/// The role of the Recovery Private Key's certificate.
+const RECOVERY_ROLE: u8 = RemotePartyRole::Recovery.code();
 
 /// The EUI-64 of an OCA, which has none: eight zero octets, as a Device writes it of a root (GBCS 13.3, the Response).
 pub const OF_AN_OCA: PartyId = PartyId(Eui64([0; 8]));
@@ -585,16 +606,20 @@ pub fn whose(party: PartyId) -> String {
 struct Meant {
     party: PartyId,
     class: CompromiseClass,
+    /// Which key that is, where it is not the one behind an Organisation Certificate on Devices.
+    key: Option<OtherKey>,
 }
 
 /// Whether the certificate is one of the key that is meant, and whose.
 fn meant(fold: &Fold, parsed: &SmkiCertificate, key: Option<OtherKey>, reasons: &mut Reasons) -> Option<Meant> {
-    let of_oca = Some(Meant { party: OF_AN_OCA, class: CompromiseClass::Other });
+    let of_oca = Some(Meant { party: OF_AN_OCA, class: CompromiseClass::Other, key });
     match (parsed.kind(), key) {
         (Kind::Organisation { role: RECOVERY_ROLE, party, .. }, None | Some(OtherKey::Recovery)) => {
-            Some(Meant { party, class: CompromiseClass::Other })
+            Some(Meant { party, class: CompromiseClass::Other, key: Some(OtherKey::Recovery) })
         }
-        (Kind::Organisation { party, .. }, None) => Some(Meant { party, class: CompromiseClass::Organisation }),
+        (Kind::Organisation { party, .. }, None) => {
+            Some(Meant { party, class: CompromiseClass::Organisation, key: None })
+        }
         (Kind::IssuingOca, Some(OtherKey::IssuingOca)) | (Kind::RootOca, Some(OtherKey::RootOca)) => of_oca,
         (Kind::RootOca, Some(key @ (OtherKey::Contingency | OtherKey::ContingencySymmetric))) => {
             let digest = parsed.certificate().sha256();
@@ -785,15 +810,15 @@ fn check_incident(fold: &Fold, form: &Determination, reasons: &mut Reasons) {
 fn check_class(fold: &Fold, form: &Determination, reasons: &mut Reasons) {
     let (Some(method), Some(facts)) = (form.method, fold.incidents().get(&form.incident)) else { return };
     let class = facts.progress.as_ref().map_or(CompromiseClass::Organisation, Progress::class);
-    let (fits, of) = match (facts.key, class) {
-        (Some(key), _) => (routes::of(Some(key)).methods.contains(&method), routes::name(key)),
-        (None, CompromiseClass::Organisation) => (method != Method::Contingency, "an Organisation key"),
+    let of = match (facts.key, class) {
+        (Some(key), _) => routes::name(key),
+        (None, CompromiseClass::Organisation) => "an Organisation key",
         // Of before anybody said which key is meant: what was assessed was judged then.
         (None, CompromiseClass::Other) => return,
     };
-    reasons.demand("method", fits, || {
-        let expected: Vec<&str> =
-            routes::of(facts.key).methods.iter().map(|method| timeline::method(*method)).collect();
+    let methods = routes::of(facts.key).methods;
+    reasons.demand("method", methods.contains(&method), || {
+        let expected: Vec<&str> = methods.iter().map(|method| timeline::method(*method)).collect();
         format!(
             "method: for a Compromise of {of} expected {}, found {}",
             expected.join(" or "),

@@ -25,12 +25,12 @@ use std::fs;
 use std::io;
 use std::num::NonZero;
 use std::path::Path;
-use std::process::Stdio;
+use std::pin::pin;
+use std::process::{Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
-use tokio::io::AsyncReadExt as _;
 
 use super::ExerciseError;
 use super::clock::Clock;
@@ -331,22 +331,23 @@ impl Jobs<'_> {
         let job = job_of(&programs.smkictl(socket, &start).await?)?.to_string();
         let fetch = ["recovery", "fetch", &job, "--follow", "--format", "container", "--out", &folder];
         let mut command = programs.command(socket, &fetch);
-        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().map_err(not_started)?;
-        let status = loop {
+        let child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().map_err(not_started)?;
+        let process = child.id();
+        // What it says is read as it comes: a pipe that is full would hold it up.
+        let mut ended = pin!(child.wait_with_output());
+        let output = loop {
             tokio::select! {
-                status = child.wait() => break status.map_err(not_started)?,
+                output = &mut ended => break output.map_err(not_started)?,
                 () = tokio::time::sleep(LOOK) => {
-                    let seen = child.id().and_then(|pid| cpu::memory_kb_max(pid).ok());
+                    let seen = process.and_then(|pid| cpu::memory_kb_max(pid).ok());
                     self.client_kb = self.client_kb.max(seen.unwrap_or_default());
                 }
             }
         };
         let took = began.elapsed();
+        let Output { status, stdout: _, stderr } = output;
         if !status.success() {
-            let mut said = String::new();
-            if let Some(mut stderr) = child.stderr.take() {
-                stderr.read_to_string(&mut said).await.map_err(not_started)?;
-            }
+            let said = String::from_utf8_lossy(&stderr);
             let expected =
                 format!("expected all {count} commands of job {job}, `smkictl recovery fetch` ended with {status}");
             return Err(ExerciseError::Measure(format!("{expected}: {}", said.trim()).into()));

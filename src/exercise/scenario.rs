@@ -220,6 +220,22 @@ impl Play<'_, '_> {
         Ok(())
     }
 
+    /// Enough members sign a determination, and it is refused all the same.
+    async fn must_not_record(
+        &mut self,
+        client: &Client,
+        document: &Written<Determination>,
+        devices: &str,
+        what: &'static str,
+    ) -> Result<(), ExerciseError> {
+        let mut signatures = Vec::with_capacity(APPROVALS);
+        for member in &self.stage.people.members[..APPROVALS] {
+            signatures.push(documents::sign(document.octets(), &member.first, self.stage.now())?);
+        }
+        let listed = upload(client, devices).await?;
+        self.must_refuse(client, "/v1/documents", &delivery(document, &signatures, Some(listed)), what).await
+    }
+
     /// Asks for one command that must be refused, as a whole or by itself.
     async fn must_not_sign(
         &mut self,
@@ -397,14 +413,8 @@ impl Play<'_, '_> {
         let root_sha256 = self.stage.lab.root_oca().sha256();
         let line = SymmetricKeyLine { root_sha256, next, next_root_sha256: root_sha256 };
         let document = drafter.contingency(head(client).await?, &scope, line)?;
-        let mut signatures = Vec::new();
-        for member in &self.stage.people.members[..APPROVALS] {
-            signatures.push(documents::sign(document.octets(), &member.first, self.stage.now())?);
-        }
-        let listed = upload(client, devices).await?;
-        let ask = delivery(&document, &signatures, Some(listed));
         let what = "A determination to execute with the Contingency Private Key";
-        self.must_refuse(client, "/v1/documents", &ask, what).await?;
+        self.must_not_record(client, &document, devices, what).await?;
         let incident = self.incident.clone();
         self.check_gates(client, &incident, Point::Referred).await
     }

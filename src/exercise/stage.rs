@@ -23,6 +23,9 @@ use crate::domain::time::Timestamp;
 /// Where people's keys lie, within the scratch folder, and what Key Custodians keep.
 const PEOPLE: &str = "people";
 
+/// What the Recovery token is labelled: a benchmark's limit program signs with no other.
+pub const RECOVERY_LABEL: &str = "exercise-recovery";
+
 /// Octets held in reserve on disk: an exercise writes little after its disk is full.
 const RESERVE_OCTETS: u64 = 16 * 1024 * 1024;
 
@@ -99,7 +102,7 @@ impl Stage {
         teller.step("The stage is set");
         let softhsm = SoftHsm::prepare(scratch.path())?;
         let [ledger_token, recovery_token] =
-            [softhsm.make_token("exercise-ledger")?, softhsm.make_token("exercise-recovery")?];
+            [softhsm.make_token("exercise-ledger")?, softhsm.make_token(RECOVERY_LABEL)?];
         let contingency_token =
             with_contingency.then(|| softhsm.make_token_with_officer("exercise-contingency")).transpose()?;
         teller.good(if with_contingency {

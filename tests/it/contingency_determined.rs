@@ -16,7 +16,7 @@ use smkid::domain::determination::document::{
 use smkid::domain::fold::book::policy_blobs;
 use smkid::domain::fold::{Blobs, BookError, Fold};
 use smkid::domain::gbcs::{SeqNumber, SymmetricKey, Template, TrustAnchorCell, Update};
-use smkid::domain::intake::{self, Context, Head, Heads, OF_AN_OCA, Opening, Submission, contingency};
+use smkid::domain::intake::{self, Context, Head, Heads, KeyMeant, OF_AN_OCA, Opening, Submission, contingency};
 use smkid::domain::ledger::contingency::{
     CheckResult, Compared, ContingencyChecked, ContingencyPrepared, OtherKey, RootImported, SymmetricKeySpent,
 };
@@ -217,7 +217,7 @@ impl Case {
         let opening = Opening {
             incident: &id.parse().unwrap(),
             certificate,
-            key,
+            key: KeyMeant::Recorded(key),
             description: "seen",
             notification: Some(&notification),
         };

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use smkid::api::client::{Client, ClientError};
-use smkid::api::wire::{self, ItemOutcome, Job, JobStart, JobState, JobTally};
+use smkid::api::wire::{self, ItemOutcome, Job, JobStart, JobState, JobTally, Status};
 use smkid::domain::determination::document::{Determination, Limits};
 use smkid::domain::ledger::entry::{Event, SignResult};
 use smkid::domain::ledger::steps::Step;
@@ -47,6 +47,12 @@ async fn start(client: &Client, ask: &JobStart) -> Job {
 
 async fn show(client: &Client, job: RequestId) -> Job {
     client.get(&format!("{JOBS}/{job}")).await.unwrap()
+}
+
+/// The jobs that are not over, as the daemon's status counts them.
+async fn counted(client: &Client) -> Vec<(JobState, u64)> {
+    let status: Status = client.get("/v1/status").await.unwrap();
+    status.jobs.into_iter().map(|of| (of.state, of.count)).collect()
 }
 
 async fn until(client: &Client, job: RequestId, what: &str, is_so: impl Fn(&Job) -> bool) -> Job {
@@ -450,6 +456,7 @@ async fn of_two_jobs_of_a_key_the_first_runs_and_the_other_waits_and_signing_goe
     let waiting = waits(client, second, "job-order").await;
     assert!(waiting.why[0].text.contains(&first.to_string()), "{waiting:?}");
     assert_eq!(waiting.tally, JobTally::default());
+    assert!(counted(client).await.contains(&(JobState::Waiting, 1)));
     // Who waits for an answer waits for no job.
     let items = whole(lines(client, "/v1/recovery/sign", &ask_for(site.main(), 500..504)).await);
     assert!(items.iter().all(|item| item.outcome == ItemOutcome::Signed), "{items:?}");
@@ -458,8 +465,12 @@ async fn of_two_jobs_of_a_key_the_first_runs_and_the_other_waits_and_signing_goe
     stop(client, first, "pause").await.unwrap();
     assert_eq!(ended(client, second).await.tally.signed, 20);
     assert_eq!(show(client, first).await.state, JobState::Paused);
+    assert_eq!(counted(client).await, [(JobState::Paused, 1)]);
+    let said = site.smkictl("status").ok().out;
+    assert!(said.contains("1 paused; `smkictl recovery status` shows them"), "{said}");
     resume(client, first).await.unwrap();
     assert_eq!(ended(client, first).await.tally.signed, 400);
+    assert_eq!(counted(client).await, []);
     site.ledger().check();
     site.verify_export("export");
     assert!(daemon.stop().await.unwrap().success());

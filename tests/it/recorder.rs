@@ -10,15 +10,16 @@ use smkid::domain::ledger::contingency::{
     ContingencyPrepared, ReleaseResult, SymmetricKeySpent, SymmetricRelease, SymmetricReleased,
 };
 use smkid::domain::ledger::entry::{
-    Actor, ClockAccepted, Entry, Event, ProfileInForce, Reason, RefusalsFolded, Refused, ResponseTally, ResponsesTaken,
-    Role, Settled, SigningResumed, Started, Stopped,
+    Actor, ClockAccepted, Entry, Event, JobStarted, ProfileInForce, Reason, RefusalsFolded, Refused, ResponseTally,
+    ResponsesTaken, Role, Settled, SigningResumed, Started, Stopped,
 };
+use smkid::domain::ledger::jobs::JobList;
 use smkid::domain::ledger::merkle::Head;
 use smkid::domain::ledger::note::Verifier;
 use smkid::domain::names::{Digest, IncidentId, KeyId, KeyLabel, RequestId};
 use smkid::hsm::HsmError;
 use smkid::pipeline::{self, Request, WantedSet};
-use smkid::recorder::{CheckpointSigner, Recorder, SNAPSHOT_LEAVES_AT_STOP, record_alone};
+use smkid::recorder::{CheckpointSigner, Recorder, SNAPSHOT_LEAVES_AT_STOP, SNAPSHOT_LISTED, record_alone};
 use smkid::service::clock::SILENCE_MS_MAX;
 use smkid::state::{self, StateError};
 use smkid::store::Store as _;
@@ -375,6 +376,38 @@ fn a_snapshot_that_the_ledger_token_does_not_sign_is_not_begun_again_with_every_
         recorder.snapshot_if_due().unwrap();
     }
     assert_eq!((asked(), recorder.durable().size, recorder.checkpointed()), (3, head.size + 1, head.size + 1));
+}
+
+#[test]
+fn a_start_that_read_so_many_lines_of_lists_again_takes_a_snapshot_at_once() {
+    for (missing, is_taken) in [(1, false), (0, true)] {
+        let fixture = Fixture::new();
+        let so_far = fixture.fold().listed_since_snapshot();
+        assert_eq!(so_far, 5, "the Devices of its determination");
+        let list = JobList { sha256: Digest([61; 32]), devices: SNAPSHOT_LISTED - missing - so_far };
+        let started = JobStarted {
+            request: RequestId([61; 16]),
+            asked: Digest([61; 32]),
+            incident: "INC-1".parse().unwrap(),
+            determination: fixture.determination,
+            key: "recovery-1".parse().unwrap(),
+            list: Some(list),
+            per_hour: None,
+            reason: None,
+        };
+        // As it was left: nothing was recorded after it, and no snapshot taken.
+        let mut before = fixture.without_key();
+        before.set_signer(Box::new(fixture.signer()));
+        let _ = record_alone(&mut before, |recorder| recorder.queue(&operator(), Event::JobStarted(started))).unwrap();
+        let (fold, moment) = (before.fold().clone(), before.moment());
+        let store = Box::new(fixture.in_memory());
+        let mut recorder = Recorder::new(store, fold, Box::new(move || (moment, None))).unwrap();
+        recorder.set_signer(Box::new(fixture.signer()));
+        recorder.snapshot_if_due().unwrap();
+        assert_eq!(recorder.fold().last_snapshot().is_some(), is_taken);
+        // The next start reads none of them.
+        assert_eq!(recorder.fold().listed_since_snapshot() == 0, is_taken);
+    }
 }
 
 /// An entry that changes no row.

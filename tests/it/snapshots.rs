@@ -12,12 +12,13 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use smkid::domain::determination::devices::DeviceListReader;
 use smkid::domain::fold::snapshot::Tables;
-use smkid::domain::ledger::entry::Event;
+use smkid::domain::ledger::entry::{ClockState, Event, JobStarted};
+use smkid::domain::ledger::jobs::JobList;
 use smkid::domain::ledger::merkle::{Head, Leaf};
 use smkid::domain::ledger::snapshots::TableKept;
 use smkid::domain::names::{DeterminationId, DeviceId, Digest, KeyLabel};
 use smkid::domain::policy::facts::{DeviceFacts, IntentState};
-use smkid::recorder::REFUSALS_TOLD_MAX;
+use smkid::recorder::{Moment, REFUSALS_TOLD_MAX, Recorder, record_alone};
 use smkid::state;
 use smkid::store::sqlite::{Scratch, SqliteStore};
 use smkid::store::{
@@ -25,8 +26,8 @@ use smkid::store::{
 };
 
 use crate::lab::Key;
-use crate::support::ledger_fixture::Fixture;
 use crate::support::ledger_fixture::large::HandOver;
+use crate::support::ledger_fixture::{Fixture, numbered, operator};
 use crate::support::seeded::Seeded;
 use crate::support::site::{
     DEVICES, Site, Snapshot, Which, ask_for, ask_for_all, device, lines, problem, wait_for_end, whole, with_snapshots,
@@ -95,6 +96,43 @@ async fn a_start_from_a_snapshot_makes_the_state_that_the_whole_ledger_makes_and
     let ledger = site.ledger();
     ledger.check();
     assert_eq!(ledger.signed().len(), DEVICES as usize);
+}
+
+#[test]
+fn a_start_counts_the_lines_of_the_lists_that_it_reads_again_and_none_of_before_the_snapshot() {
+    let directory = tempfile::tempdir().unwrap();
+    let start = || {
+        let mut store = SqliteStore::open(directory.path(), LIMITS).unwrap();
+        let (fold, unchecked) = state::start(&mut store, &mut |_| ()).unwrap();
+        (store, fold, unchecked.is_some())
+    };
+    let mut fixture = Fixture::large(directory.path(), 20);
+    let (request, determination) = (fixture.sign_all(0..20, HandOver::AtOnce), fixture.determination);
+    assert_eq!(fixture.fold().listed_since_snapshot(), 20, "the list of its determination");
+    fixture.end_with_snapshot(directory.path(), None, |kept| kept);
+    let (store, fold, is_from_snapshot) = start();
+    assert_eq!((fold.listed_since_snapshot(), is_from_snapshot), (0, true));
+    let moment = Moment { at: fold.last_at().unwrap(), clock: ClockState::Trusted };
+    let mut recorder = Recorder::new(Box::new(store), fold, Box::new(move || (moment, None))).unwrap();
+    let job = record_alone(&mut recorder, |recorder| {
+        let text = [0, 1, 2].map(|n| format!("{}\n", numbered(n))).concat();
+        let list = JobList { sha256: recorder.queue_blob(text.into_bytes()), devices: 3 };
+        let started = JobStarted {
+            request,
+            asked: Digest::of(&request.0),
+            incident: "INC-1".parse().unwrap(),
+            determination,
+            key: "recovery-1".parse().unwrap(),
+            list: Some(list),
+            per_hour: None,
+            reason: None,
+        };
+        recorder.queue(&recorder.known(operator()), Event::JobStarted(started))
+    });
+    let _ = job.unwrap();
+    drop(recorder);
+    let (_, fold, is_from_snapshot) = start();
+    assert_eq!((fold.listed_since_snapshot(), is_from_snapshot), (3, true));
 }
 
 #[tokio::test]

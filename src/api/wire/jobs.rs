@@ -71,6 +71,15 @@ impl JobState {
     }
 }
 
+/// How many jobs stand so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct JobCount {
+    /// How.
+    pub state: JobState,
+    /// How many.
+    pub count: u64,
+}
+
 /// Who did something, when and why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct JobAct {

@@ -17,6 +17,7 @@ use crate::domain::certificates::bodies::{assemble_request, certification_reques
 use crate::domain::certificates::pem::{self, PemError};
 use crate::domain::certificates::signature::PublicKey;
 use crate::domain::certificates::subject::OrganisationSubject;
+use crate::domain::gbcs::RemotePartyRole;
 use crate::domain::intake::{self, Context};
 use crate::domain::ledger::entry::{
     CertificateImported, CertificationIntent, Entry, Event, Outcome, Reason, SignResult,
@@ -29,7 +30,7 @@ use crate::service::start;
 use crate::wall_clock::wall_clock;
 
 /// RemotePartyRole recovery, which an Organisation Certificate shows as OU=01 (GBCS 12).
-const RECOVERY_ROLE: u8 = 1;
+const RECOVERY_ROLE: u8 = RemotePartyRole::Recovery.code();
 
 /// The ledger, opened for a step about a key that the SMKI certifies.
 fn open(tokens: &Tokens, key: &KeyLabel) -> Result<Opened, CeremonyError> {

@@ -12,8 +12,6 @@ use std::fmt::Write as _;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
@@ -26,6 +24,7 @@ use crate::cli::print::Printer;
 use crate::cli::release::write_new;
 use crate::domain::certificates::Certificate;
 use crate::domain::certificates::apex::WrapAlgorithm;
+use crate::domain::certificates::pem::to_pem;
 use crate::domain::certificates::profile::WRAPPED_APEX_CONTINGENCY_KEY;
 use crate::domain::determination::words::Words;
 use crate::domain::intake::{self, Context};
@@ -346,11 +345,8 @@ fn for_the_operator(made: &Made) -> String {
     for line in extension.chunks(32) {
         let _ = writeln!(text, "  {}", hex::encode(line));
     }
-    text.push_str("\nThe same in base64\n-----BEGIN WRAPPED APEX CONTINGENCY KEY-----\n");
-    for line in STANDARD.encode(extension).as_bytes().chunks(64) {
-        let _ = writeln!(text, "{}", String::from_utf8_lossy(line));
-    }
-    text.push_str("-----END WRAPPED APEX CONTINGENCY KEY-----\n");
+    text.push_str("\nThe same in base64\n");
+    text.push_str(&to_pem("WRAPPED APEX CONTINGENCY KEY", extension));
     text
 }
 

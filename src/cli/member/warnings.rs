@@ -525,14 +525,8 @@ fn contingency(template: &TemplateName, update: &Update<'_>, next_root: Option<D
             }
         }
     }
-    let mut with_floor: BTreeSet<RemotePartyRole> = update.other_changes.iter().flatten().map(|of| of.role).collect();
-    if update.new_floor.is_some() {
-        with_floor.insert(RemotePartyRole::Root);
-    }
-    // The recovery role's counter is left as it is in the one public Response to such a command.
-    with_floor.insert(RemotePartyRole::Recovery);
-    let replaced: BTreeSet<RemotePartyRole> = update.replacements.iter().map(|of| of.cell.role).collect();
-    found.extend(replaced.difference(&with_floor).map(|role| Warning::FloorMissing { template: name(), role: *role }));
+    let without_floor = update.replaced_without_floor().into_iter();
+    found.extend(without_floor.map(|role| Warning::FloorMissing { template: name(), role }));
     let seen: BTreeSet<TrustAnchorCell> = update.replacements.iter().map(|of| of.cell).collect();
     let left: Vec<_> = cells_of_an_esme().into_iter().filter(|cell| !seen.contains(cell)).collect();
     if !left.is_empty() {

@@ -9,7 +9,7 @@ use super::documents::Again;
 use super::{Audit, Check, Checked, Evidence, Permitted, demand, text};
 use crate::domain::certificates::signature::PublicKey;
 use crate::domain::fold::Book as _;
-use crate::domain::gbcs::{CredentialsReplacementMode, SymmetricKey, Template, put_symmetric_key};
+use crate::domain::gbcs::{SymmetricKey, Template, put_symmetric_key};
 use crate::domain::intake;
 use crate::domain::ledger::entry::{Actor, Batch, ClockState, Entry, Intent, Outcome, Released, SignResult};
 use crate::domain::names::{DeterminationId, DeviceId, Digest, PartyId, RequestId, TemplateName};
@@ -47,11 +47,6 @@ impl Filled {
     pub(super) fn fill_with(&self, key: &SymmetricKey, scratch: &mut Vec<u8>) -> Result<Zeroizing<Vec<u8>>, String> {
         self.fill(scratch)?;
         put_symmetric_key(scratch, key).map_err(text)
-    }
-
-    /// Whether it has the Contingency Symmetric Key in it.
-    fn is_of_mode_9(&self) -> bool {
-        self.template.mode() == CredentialsReplacementMode::AnyByContingency
     }
 
     /// It has another SHA-256 than the intent says.
@@ -258,7 +253,7 @@ impl Audit<'_> {
                 let key = open.map(|open| &open.key);
                 let symmetric_key = key.and_then(|key| self.symmetric_key_of(key));
                 // What a Contingency Private Key signed has a key in it that no ledger keeps.
-                if filled.is_of_mode_9() && symmetric_key.is_none() {
+                if filled.template.needs_symmetric_key() && symmetric_key.is_none() {
                     self.summary.contingency_unverified += 1;
                 } else {
                     let what = Checked::Signature { intent: *intent, filled: filled.clone(), symmetric_key, signature };

@@ -12,7 +12,7 @@ use crate::domain::determination::document::{
 };
 use crate::domain::files::FILE_LEN_MAX;
 use crate::domain::fold::{self, Book, Fold, book};
-use crate::domain::intake::{self, Context, Heads, Opening, Submission, jobs, steps};
+use crate::domain::intake::{self, Context, Heads, KeyMeant, Opening, Submission, jobs, steps};
 use crate::domain::ledger::ceremonies::CeremonyRecorded;
 use crate::domain::ledger::custody::CustodianPresented;
 use crate::domain::ledger::entry::{
@@ -214,7 +214,7 @@ impl Again<'_> {
         let opening = Opening {
             incident,
             certificate: &certificate,
-            key: *key,
+            key: KeyMeant::Recorded(*key),
             description,
             notification: notification.as_ref(),
         };

@@ -12,8 +12,7 @@ pub mod pairs;
 pub use octets::CommandOctets;
 
 use crate::domain::gbcs::{
-    self, CredentialsReplacementMode, FillError, FillKeyError, SYMMETRIC_KEY_GROWTH_MAX, SymmetricKey, Template,
-    put_symmetric_key,
+    self, FillError, FillKeyError, SYMMETRIC_KEY_GROWTH_MAX, SymmetricKey, Template, put_symmetric_key,
 };
 use crate::domain::ledger::entry::Intent;
 use crate::domain::names::{Digest, PartyId};
@@ -65,7 +64,7 @@ pub fn rebuild(
     let found = Digest::of(&out[from + 1..]);
     let made = if found != intent.command {
         Err(RebuildError::Differs { expected: intent.command, found })
-    } else if needs_symmetric_key(template) {
+    } else if template.needs_symmetric_key() {
         fill_in_place(from, symmetric, out)
     } else {
         Ok(())
@@ -84,14 +83,9 @@ fn fill_in_place(from: usize, symmetric: Option<&SymmetricKey>, out: &mut Vec<u8
     Ok(())
 }
 
-/// Whether the commands of a template have the Contingency Symmetric Key inside.
-pub fn needs_symmetric_key(template: &Template) -> bool {
-    template.mode() == CredentialsReplacementMode::AnyByContingency
-}
-
 /// How many octets [`rebuild`] appends at most.
 pub fn rebuilt_len_max(template: &Template) -> usize {
-    let key = if needs_symmetric_key(template) { SYMMETRIC_KEY_GROWTH_MAX } else { 0 };
+    let key = if template.needs_symmetric_key() { SYMMETRIC_KEY_GROWTH_MAX } else { 0 };
     template.filled_len_max() + key + gbcs::SIGNATURE_PART_LEN
 }
 

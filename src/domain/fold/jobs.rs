@@ -160,6 +160,8 @@ impl Fold {
     ) -> Result<(), FoldError> {
         let JobStarted { request, asked, incident, determination, key, list, per_hour, reason: _ } = started;
         self.determination_mut(*determination)?;
+        // An entry that nobody has judged may say any number.
+        self.listed = self.listed.saturating_add(list.map_or(0, |list| list.devices));
         let facts = JobFacts {
             request: *request,
             asked: *asked,

@@ -99,6 +99,7 @@ impl Fold {
             jobs,
             unknown_of_jobs,
             targets_altered: _,
+            listed: _,
         } = self;
         // A daemon forgets a batch whose request is done, which no entry says; so what it may have forgotten is not kept.
         let named: BTreeSet<u64> = open.values().map(|open| open.intent.batch).collect();
@@ -206,6 +207,8 @@ impl Fold {
                 .map(|(key, device, request)| ((key, device), request))
                 .collect(),
             targets_altered: 0,
+            // Counted from the snapshot on, of which this is.
+            listed: 0,
         })
     }
 

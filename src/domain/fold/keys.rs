@@ -9,7 +9,6 @@ use crate::domain::ledger::contingency::{
     SymmetricRelease, SymmetricReleased,
 };
 use crate::domain::ledger::entry::{Actor, CustodianPresented, KeyActivated, KeyRecord, OtherKey, Started};
-use crate::domain::ledger::meaning::Meaning;
 use crate::domain::names::{Digest, IncidentId, KeyLabel, KeyUse};
 use crate::domain::policy::contingency::{Checked, ContingencyFacts, Releasing};
 use crate::domain::policy::custodians::Presented;
@@ -168,7 +167,7 @@ impl Fold {
         let of_root = |incident: &&IncidentFacts| {
             incident.key == Some(OtherKey::RootOca)
                 && root == Some(incident.compromised.certificate_sha256)
-                && !is_dismissed(incident)
+                && !incident.is_dismissed()
         };
         self.compromised_in(key).or_else(|| self.incidents.values().find(of_root).map(|incident| &incident.id))
     }
@@ -189,13 +188,8 @@ impl Fold {
                 }
                 (Some(_) | None, KeyUse::Ledger | KeyUse::Recovery | KeyUse::Contingency) => false,
             };
-            concerns && !is_dismissed(incident)
+            concerns && !incident.is_dismissed()
         };
         self.incidents.values().find(is_of).map(|incident| &incident.id)
     }
-}
-
-/// Whether it was found to be none.
-fn is_dismissed(incident: &IncidentFacts) -> bool {
-    incident.progress.as_ref().is_some_and(|progress| progress.has_done(Meaning::Dismiss))
 }

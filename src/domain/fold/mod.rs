@@ -150,6 +150,8 @@ pub struct Fold {
     snapshot: Option<u64>,
     /// How many entries there were that may have altered the Relevant Devices of an incident.
     targets_altered: u64,
+    /// Lines of the device lists that determinations, schedules and jobs since the last snapshot name.
+    listed: u64,
 }
 
 /// Why an entry cannot be folded in: it speaks of what is not there.
@@ -271,6 +273,12 @@ impl Fold {
     /// The last snapshot.
     pub fn last_snapshot(&self) -> Option<u64> {
         self.snapshot
+    }
+
+    /// How many lines have the device lists that determinations, schedules and jobs since the last snapshot name: a start reads each of those
+    /// lists again.
+    pub fn listed_since_snapshot(&self) -> u64 {
+        self.listed
     }
 
     /// Rises with each entry that may have altered the Relevant Devices of an incident.
@@ -462,7 +470,7 @@ impl Fold {
             }
             Event::Settled(settled) => self.leave(settled, changes)?,
             Event::Refused(_) | Event::RefusalsFolded(_) | Event::TokenHealth(_) | Event::LoginRetried(_) => {}
-            Event::Snapshot(_) => self.snapshot = Some(index),
+            Event::Snapshot(_) => (self.snapshot, self.listed) = (Some(index), 0),
             Event::ClockJumped(_) => self.clock_untrusted = true,
             Event::ClockAccepted(accepted) => self.accept_clock(accepted, index),
             Event::FileAccepted(accepted) => self.accept_file(accepted, index, *at)?,
@@ -685,6 +693,7 @@ impl Fold {
             None => None,
         };
         if let Some(scope) = &scope {
+            self.listed = self.listed.saturating_add(scope.devices);
             changes.push(Change::List { determination: form.id, devices: scope.device_list });
         }
         let facts = DeterminationFacts {
@@ -732,7 +741,9 @@ impl Fold {
         let scope = build_scope(&document.form().scope(), facts.counter_start, recorded.document)?;
         changes.push(Change::List { determination: recorded.determination, devices: scope.device_list });
         facts.approvers.extend(persons(&recorded.signatures));
+        let listed = scope.devices;
         facts.scope = Some(scope);
+        self.listed = self.listed.saturating_add(listed);
         self.list_targets(recorded.determination, blobs)
     }
 

@@ -1,6 +1,7 @@
 //! Pure. What a CS02b Command says (GBCS 13.3, `CommandPayload`).
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::Range;
 
@@ -65,6 +66,17 @@ impl Update<'_> {
     /// Whether it replaces the root.
     pub fn replaces_root(&self) -> bool {
         self.replacements.iter().any(|replacement| replacement.cell.role == RemotePartyRole::Root)
+    }
+
+    /// The roles whose credentials it replaces by the Contingency route and for which it sets no counter floor. The root's is the authorising
+    /// role's ([`Self::new_floor`]). The recovery cell's role is none of them: it has no floor in the one such Response that is public
+    /// (GBCS 13.3), so it may lack one.
+    pub fn replaced_without_floor(&self) -> BTreeSet<RemotePartyRole> {
+        let others = self.other_changes.iter().flatten().map(|change| change.role);
+        let own = self.new_floor.map(|_| RemotePartyRole::Root);
+        let with_floor: BTreeSet<RemotePartyRole> = others.chain(own).chain([RemotePartyRole::Recovery]).collect();
+        let replaced = self.replacements.iter().map(|replacement| replacement.cell.role);
+        replaced.filter(|role| !with_floor.contains(role)).collect()
     }
 
     /// Every counter floor that it sets, and whose, in order.

@@ -129,6 +129,11 @@ impl Template {
         self.mode
     }
 
+    /// Whether its commands have the Contingency Symmetric Key inside.
+    pub fn needs_symmetric_key(&self) -> bool {
+        self.mode == CredentialsReplacementMode::AnyByContingency
+    }
+
     /// All it says. Reads it anew: keep the answer rather than ask twice.
     pub fn update(&self) -> Update<'_> {
         command::read(&self.octets, 0..self.octets.len(), Slots::Empty).expect("Template::parse has read it").update

@@ -239,8 +239,13 @@ pub(super) fn next_root(
     key: &KeyLabel,
     line: &SymmetricKeyLine,
 ) -> Result<Digest, Refusal> {
-    let next = Next { key: fold.keys().get(&line.next), compromised_in: fold.next_compromised_in(&line.next), policy };
-    rules::next_root(key, line, next).map_err(|why| Refusal::NextGeneration { next: line.next.clone(), why })
+    rules::next_root(key, line, known_of(fold, policy, &line.next))
+        .map_err(|why| Refusal::NextGeneration { next: line.next.clone(), why })
+}
+
+/// What is known of a key that may be the next generation.
+fn known_of<'a>(fold: &'a Fold, policy: &'a Policy, next: &KeyLabel) -> Next<'a> {
+    Next { key: fold.keys().get(next), compromised_in: fold.next_compromised_in(next), policy }
 }
 
 /// The contingency generation of an incident: that of the determination that it follows, or the one that was spent in it.
@@ -268,14 +273,8 @@ pub(super) fn generation(
             Err(refusal) => Err(refusal.to_string().into()),
         }
     } else {
-        let is_next = |(next, facts): &(&KeyLabel, &KeyFacts)| {
-            let root = facts.contingency.as_ref().and_then(|contingency| contingency.root);
-            root.is_some_and(|root| {
-                let line = SymmetricKeyLine { root_sha256: root, next: (*next).clone(), next_root_sha256: root };
-                next_root(fold, policy, label, &line).is_ok()
-            })
-        };
-        fold.keys().iter().find(is_next).map(|(next, _)| next.clone()).ok_or_else(|| {
+        let is_next = |next: &&KeyLabel| rules::root_after(label, next, known_of(fold, policy, next)).is_ok();
+        fold.keys().keys().find(is_next).cloned().ok_or_else(|| {
             "no other contingency key has a Root OCA Certificate that carries it; have one made at a ceremony".into()
         })
     };

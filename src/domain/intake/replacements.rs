@@ -1,7 +1,5 @@
 //! Pure. Whose the certificates are that a determination puts on Devices, and what they may not be. Rules 29 and 30.
 
-use std::collections::BTreeSet;
-
 use super::contingency::next_root;
 use super::rivals::is_of_contingency;
 use super::{Context, Reasons, profile};
@@ -10,7 +8,6 @@ use crate::domain::determination::document::{Compromised, Determination, Method}
 use crate::domain::fold::Fold;
 use crate::domain::gbcs::{CredentialsReplacementMode, RemotePartyRole, TrustAnchorCell, Update};
 use crate::domain::ledger::contingency::OtherKey;
-use crate::domain::ledger::meaning::Meaning;
 use crate::domain::names::{Digest, IncidentId, PartyId};
 use crate::domain::policy::Policy;
 use crate::domain::policy::facts::IncidentFacts;
@@ -79,7 +76,7 @@ impl<'a> Replacing<'a> {
         let is_of = |incident: &&IncidentFacts| {
             matches!(incident.key, Some(OtherKey::RootOca | OtherKey::IssuingOca))
                 && incident.compromised.spki_sha256 == spki
-                && !incident.progress.as_ref().is_some_and(|progress| progress.has_done(Meaning::Dismiss))
+                && !incident.is_dismissed()
         };
         self.fold.incidents().values().find(is_of).map(|incident| &incident.id)
     }
@@ -99,8 +96,7 @@ impl<'a> Replacing<'a> {
     }
 
     /// What a command of the Contingency route must do besides: the root first and once, by the one that carries the next generation; and
-    /// a counter floor for the root and every other role that it replaces. The recovery cell's role has none in the one such Response
-    /// that is public (GBCS 13.3), so it may have one.
+    /// a counter floor for the root and every other role that it replaces ([`Update::replaced_without_floor`]).
     pub fn check_contingency(&self, update: &Update<'_>, name: &str, reasons: &mut Reasons) {
         if !self.by_contingency() {
             return;
@@ -127,18 +123,15 @@ impl<'a> Replacing<'a> {
         reasons.demand("floor-missing", update.new_floor.is_some(), || {
             format!("template {name}: expected a counter floor for the root (newRemotePartyFloorSeqNumber), found none")
         });
-        let with_floor: BTreeSet<RemotePartyRole> =
-            update.other_changes.iter().flatten().map(|change| change.role).collect();
-        let replaced: BTreeSet<RemotePartyRole> =
-            update.replacements.iter().map(|replacement| replacement.cell.role).collect();
-        for role in replaced.difference(&with_floor) {
-            let may_lack = matches!(role, RemotePartyRole::Root | RemotePartyRole::Recovery);
-            reasons.demand("floor-missing", may_lack, || {
+        // Of the root it is said already.
+        for role in update.replaced_without_floor().into_iter().filter(|role| *role != RemotePartyRole::Root) {
+            reasons.add(
+                "floor-missing",
                 format!(
                     "template {name}: it replaces credentials of {role} and sets no counter floor for it \
                      (otherRemotePartySeqNumberChanges)"
-                )
-            });
+                ),
+            );
         }
     }
 
@@ -158,8 +151,8 @@ impl<'a> Replacing<'a> {
         let others = self.fold.incidents().values().filter(|incident| {
             let compromised = &incident.compromised;
             let is_other = compromised.spki_sha256 != self.compromised.spki_sha256;
-            let stands = !incident.progress.as_ref().is_some_and(|progress| progress.has_done(Meaning::Dismiss));
-            is_other && stands && compromised.spki_sha256 == spki && !is_of_contingency(incident.key)
+            let is_meant = compromised.spki_sha256 == spki && !is_of_contingency(incident.key);
+            is_other && is_meant && !incident.is_dismissed()
         });
         let others = others.filter(|_| !self.policy.parties().is_empty());
         let others: Vec<&str> = others.map(|incident| IncidentId::as_str(&incident.id)).collect();

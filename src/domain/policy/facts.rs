@@ -15,6 +15,7 @@ use crate::domain::incident::Progress;
 use crate::domain::ledger::contingency::OtherKey;
 use crate::domain::ledger::custody::SharesDealt;
 use crate::domain::ledger::entry::{Compromised, KeyRecord, ResponseTally};
+use crate::domain::ledger::meaning::Meaning;
 use crate::domain::ledger::steps::Method;
 use crate::domain::names::{
     DeterminationId, DeviceId, Digest, FileKind, IncidentId, KeyLabel, KeyUse, PartyId, PersonId, SecParty,
@@ -280,6 +281,11 @@ pub enum Standing {
 }
 
 impl IncidentFacts {
+    /// Whether it was found to be no Compromise: from then on it bars nothing.
+    pub fn is_dismissed(&self) -> bool {
+        self.progress.as_ref().is_some_and(|progress| progress.has_done(Meaning::Dismiss))
+    }
+
     /// Whether an SMI Status extract with this SHA-256 was accepted.
     pub fn has_extract(&self, file: Digest) -> bool {
         self.files.iter().any(|known| known.kind == FileKind::SmiExtract && known.file == file)

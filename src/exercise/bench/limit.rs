@@ -42,6 +42,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::Fault;
+use crate::exercise::stage::RECOVERY_LABEL;
 
 /// The argument by which a program runs itself as the limit program.
 pub const ARGUMENT: &str = "limit-program";
@@ -68,6 +69,22 @@ pub struct Task {
     pub sessions: usize,
     /// Commands between two commits.
     pub chunk: usize,
+}
+
+impl Task {
+    /// The token is one that an exercise made, which the benchmarks use too. Whatever the limit program is given it signs: asked before it
+    /// reads a PIN or loads a module.
+    fn check(&self) -> Result<(), Fault> {
+        if self.token == RECOVERY_LABEL {
+            return Ok(());
+        }
+        let found = &self.token;
+        Err(format!(
+            "expected the token of an exercise, labelled {RECOVERY_LABEL}, found {found}: nothing that this program signs is determined or recorded, \
+             so it signs with no other token; `smkictl exercise --bench` makes one and starts it"
+        )
+        .into())
+    }
 }
 
 /// One measurement, as a line.
@@ -170,7 +187,7 @@ pub fn main() -> Result<(), Fault> {
 }
 
 /// Everything open and ready.
-struct Program {
+pub(super) struct Program {
     sessions: Vec<Session>,
     work: Work,
 }
@@ -188,7 +205,8 @@ struct Work {
 }
 
 impl Program {
-    fn open(task: &Task) -> Result<Self, Fault> {
+    pub(super) fn open(task: &Task) -> Result<Self, Fault> {
+        task.check()?;
         let module = Pkcs11::new(&task.module)?;
         module.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK))?;
         let slot = find_token(&module, &task.token)?;

@@ -10,8 +10,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::{
-    BYSTANDERS, DeviceId, ExerciseError, Main, Named, Play, Scenario, State, WINDOW_MS, delivery, head, listed_ask,
-    named, upload,
+    BYSTANDERS, DeviceId, ExerciseError, Main, Named, Play, Scenario, State, WINDOW_MS, head, listed_ask, named, upload,
 };
 use crate::api::client::Client;
 use crate::api::failure::Exit;
@@ -20,7 +19,7 @@ use crate::domain::determination::document::{Determination, KeyChosen, Method, S
 use crate::domain::gbcs::{SymmetricKey, take_symmetric_key};
 use crate::domain::names::{DeterminationId, Digest, IncidentId, RequestId};
 use crate::exercise::deliveries::Deliveries;
-use crate::exercise::documents::{self, Scope};
+use crate::exercise::documents::Scope;
 use crate::exercise::fleet::Fleet;
 use crate::exercise::lab::{self, Renewal};
 use crate::exercise::layout::LayoutError;
@@ -155,22 +154,6 @@ impl Play<'_, '_> {
         let mut drafter = self.drafter(incident)?;
         drafter.key = key;
         Ok(drafter.contingency(head(client).await?, &scope, line)?)
-    }
-
-    /// Enough members sign a determination, and it is refused all the same.
-    async fn must_not_record(
-        &mut self,
-        client: &Client,
-        document: &Written<Determination>,
-        devices: &str,
-        what: &'static str,
-    ) -> Result<(), ExerciseError> {
-        let mut signatures = Vec::with_capacity(APPROVALS);
-        for member in &self.stage.people.members[..APPROVALS] {
-            signatures.push(documents::sign(document.octets(), &member.first, self.stage.now())?);
-        }
-        let listed = upload(client, devices).await?;
-        self.must_refuse(client, "/v1/documents", &delivery(document, &signatures, Some(listed)), what).await
     }
 
     /// The PMA determines; what is not the right way is refused first.

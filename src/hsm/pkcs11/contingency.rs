@@ -23,15 +23,15 @@ use ring::rand::{SecureRandom as _, SystemRandom};
 use zeroize::{Zeroize as _, Zeroizing};
 
 use super::{Class, HsmError, LoggedIn, code, fault, returns};
-use crate::domain::certificates::apex::{GCM_NONCE_LEN, WrapParameters, WrappedApexKey};
+use crate::domain::certificates::apex::{GCM_NONCE_LEN, GCM_TAG_LEN, WrapParameters, WrappedApexKey};
 use crate::domain::gbcs::SymmetricKey;
 use crate::domain::names::{Digest, KeyId, KeyLabel};
 use crate::hsm::contingency::{Compared, Material, SYMMETRIC_KEY, WRAPPING_KEY, symmetric_label, wrapping_label};
 
 /// Length of a wrapping key, and of a key of the moment, in octets.
 const KEK_LEN: usize = 32;
-/// Length of the tag that AES-GCM appends, in bits (RFC 5084: ICV of 16 octets).
-const TAG_BITS: u64 = 128;
+/// Length of the tag that AES-GCM appends, in bits (RFC 5084, the ICV).
+const TAG_BITS: u64 = 8 * GCM_TAG_LEN as u64;
 
 /// What the Contingency Symmetric Key may do and be; with [`AttributeType::WrapWithTrusted`] where that was recorded. It encrypts
 /// once, when the extension of the Root OCA Certificate is made, and decrypts when that is compared.

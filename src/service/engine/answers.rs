@@ -192,6 +192,7 @@ pub(super) fn status(
         incidents_open: fold.incidents().values().filter(|facts| facts.closed.is_none()).count() as u64,
         determinations_in_force: fold.determinations().values().filter(in_force).count() as u64,
         unknowns: fold.determinations().values().map(|facts| facts.tally.unknown).sum(),
+        jobs: Vec::new(),
         reminders: reminders(fold, now),
     })
 }

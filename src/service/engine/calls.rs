@@ -140,8 +140,12 @@ impl Engine for Daemon {
         let clock = wire::Clock { now: now.at, wall: now.wall, state: now.state, offset_ms };
         let keys = Arc::clone(&self.keys);
         let (not_ready, stopping) = (self.in_the_way(), *self.stopping.borrow());
-        let status = self.read(move |recorder| Ok(answers::status(recorder, &keys, clock, not_ready, stopping)));
-        let mut status = status.await?.ok_or_else(|| Failure::Internal { what: "the ledger has no genesis".into() })?;
+        let jobs = self.open_jobs();
+        let read = self
+            .read(move |recorder| Ok((answers::status(recorder, &keys, clock, not_ready, stopping), jobs(recorder))));
+        let (status, open) = read.await?;
+        let mut status = status.ok_or_else(|| Failure::Internal { what: "the ledger has no genesis".into() })?;
+        status.jobs = self.counted(open);
         let checking = self.checking.borrow().as_ref().map(Checking::told);
         status.problems.extend(checking);
         Ok(status)

@@ -9,12 +9,8 @@ use crate::api::engine::{Caller, Octets};
 use crate::api::failure::Failure;
 use crate::api::wire;
 use crate::domain::certificates::pem;
-use crate::domain::certificates::profile::{Kind, SmkiCertificate};
-use crate::domain::fold::Fold;
-use crate::domain::gbcs::RemotePartyRole;
 use crate::domain::incident::targets::{Control, LeftBehind, Overridden, Proof, Target};
-use crate::domain::intake::{self, Context, Opening, steps};
-use crate::domain::ledger::contingency::OtherKey;
+use crate::domain::intake::{self, Context, KeyMeant, Opening, steps};
 use crate::domain::ledger::entry::Event;
 use crate::domain::ledger::steps::Step;
 use crate::domain::names::{DeterminationId, DeviceId, Digest, IncidentId, KeyLabel};
@@ -35,14 +31,11 @@ impl Daemon {
             let by = recorder.known(actor);
             let wire::IncidentOpen { incident, certificate_pem, key, description, notification } = open;
             let asked = Digest::of(certificate_pem.as_bytes());
-            // Of a certificate of that role no other key can be meant: whoever does not say so says it all the same.
-            let key =
-                key.or_else(|| is_of_recovery(recorder.fold(), certificate.octets()).then_some(OtherKey::Recovery));
             let opened = intake::operator(recorder.fold(), &by, &incident).and_then(|()| {
                 let opening = Opening {
                     incident: &incident,
                     certificate: certificate.octets(),
-                    key,
+                    key: KeyMeant::Said(key),
                     description: &description,
                     notification: notification.as_ref(),
                 };
@@ -218,16 +211,6 @@ impl Daemon {
             Ok(())
         }))
     }
-}
-
-/// Whether a certificate is one of the Recovery Private Key.
-fn is_of_recovery(fold: &Fold, certificate: &[u8]) -> bool {
-    let policy = fold.policy().map(|adopted| &adopted.policy);
-    let parsed = policy.and_then(|policy| SmkiCertificate::parse(certificate, &intake::profile(policy)).ok());
-    parsed.is_some_and(|parsed| match parsed.kind() {
-        Kind::Organisation { role, .. } => role == RemotePartyRole::Recovery.code(),
-        Kind::IssuingOca | Kind::RootOca | Kind::DeviceCa | Kind::Device { .. } => false,
-    })
 }
 
 /// The moment and the state of a decision on the recorder's thread.

@@ -26,6 +26,7 @@ use crate::domain::ledger::jobs::{JobList, LIST_LINE_LEN, RuleCount};
 use crate::domain::names::{Digest, KeyLabel, RequestId};
 use crate::domain::time::Timestamp;
 use crate::pipeline::{self, Request, WantedSet};
+use crate::recorder::Recorder;
 use crate::state::StoredDocuments;
 use crate::store::Staging;
 use crate::store::sqlite::SqliteReader;
@@ -320,6 +321,25 @@ impl Daemon {
         Ok(wire::Jobs { jobs: jobs.into_iter().map(|shown| self.alive(shown)).collect(), next })
     }
 
+    /// What reads the jobs that are not over.
+    pub(super) fn open_jobs(&self) -> impl FnOnce(&Recorder) -> Vec<Shown> + Send + use<> {
+        let holds = Arc::clone(&self.lives.holds);
+        move |recorder| {
+            let (fold, at) = (recorder.fold(), recorder.moment().at);
+            let first = first_of_keys(fold, &holds);
+            fold.jobs().values().filter(|job| !job.state.is_over()).map(|job| shown(fold, job, &first, at)).collect()
+        }
+    }
+
+    /// How many of these stand how.
+    pub(super) fn counted(&self, open: Vec<Shown>) -> Vec<wire::JobCount> {
+        use wire::JobState::{Limited, Paused, Running, Waiting};
+        let found: Vec<_> = open.into_iter().map(|shown| self.alive(shown).state).collect();
+        let count = |state| found.iter().filter(|found| **found == state).count() as u64;
+        let counts = [Running, Limited, Waiting, Paused].map(|state| wire::JobCount { state, count: count(state) });
+        counts.into_iter().filter(|of| of.count > 0).collect()
+    }
+
     pub(super) async fn show_job(&self, request: RequestId) -> Answer<wire::Job> {
         let holds = Arc::clone(&self.lives.holds);
         let found = self.read(move |recorder| {
@@ -391,7 +411,7 @@ fn eta_s(left: u64, rate: Option<f64>, per_hour: Option<u64>) -> Option<u64> {
 }
 
 /// A job by what is recorded, and what is looked at beside.
-struct Shown {
+pub(super) struct Shown {
     job: wire::Job,
     /// The job of the same key whose turn comes before.
     behind: Option<RequestId>,

@@ -1,8 +1,9 @@
 //! Certificates of Devices that were imported, and the Responses that rest on them: judged again, and forged.
 
-use smkid::domain::ledger::entry::{CertificateTally, DeviceCertificatesImported};
+use smkid::domain::ledger::entry::{CertificateTally, DeviceCertificatesImported, ResponsesTaken};
 use smkid::domain::responses::messages::kept;
 
+use super::device_responses::{Answers, answers};
 use super::*;
 
 /// An import of these; `change` departs from the truth.

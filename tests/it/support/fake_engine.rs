@@ -329,6 +329,7 @@ impl Engine for FakeEngine {
             incidents_open: 1,
             determinations_in_force: 1,
             unknowns: 0,
+            jobs: vec![],
             reminders: vec![],
         })
     }

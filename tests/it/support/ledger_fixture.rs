@@ -446,7 +446,7 @@ impl Fixture {
             let opening = intake::Opening {
                 incident: &"INC-1".parse().unwrap(),
                 certificate: &octets,
-                key: None,
+                key: intake::KeyMeant::Said(None),
                 description: "Notified",
                 notification: None,
             };

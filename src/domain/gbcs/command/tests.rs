@@ -2,7 +2,7 @@ use std::fmt::Write;
 
 use super::*;
 use crate::domain::gbcs::Message;
-use crate::domain::gbcs::samples::{framed, pre_command, recovery_update, seq};
+use crate::domain::gbcs::samples::{contingency_update, framed, pre_command, recovery_update, seq};
 
 /// A whole `CommandPayload` around the contents of its control, with no replacement and no path certificate.
 fn payload(control: &str, after: &str) -> Vec<u8> {
@@ -177,4 +177,36 @@ fn every_field_of_an_update_reads_as_written() {
         let read = read(&octets, 0..octets.len(), Slots::Filled).unwrap();
         assert_eq!((read.update, read.seq_number), (payload.update, Some(seq(1))));
     }
+}
+
+#[test]
+fn by_the_contingency_route_each_role_that_is_replaced_has_a_floor_but_the_recovery_cells() {
+    use RemotePartyRole::{NetworkOperator, Root, Supplier};
+    let certificates: Vec<_> = (60..69).map(framed).collect();
+    let good = contingency_update(&certificates, &[]);
+    let check = |change: &dyn Fn(&mut Update<'_>), expected: &[RemotePartyRole]| {
+        let mut update = good.clone();
+        change(&mut update);
+        assert_eq!(Vec::from_iter(update.replaced_without_floor()), expected);
+    };
+    // The recovery cell is among those that are replaced, and has no floor.
+    assert!(good.replacements.iter().any(|replacement| replacement.cell == TrustAnchorCell::RECOVERY));
+    assert!(good.other_changes.iter().flatten().all(|change| change.role != RemotePartyRole::Recovery));
+    check(&|_| (), &[]);
+    check(&|update| update.new_floor = None, &[Root]);
+    let without = |update: &mut Update<'_>, role| {
+        update.other_changes.as_mut().unwrap().retain(|change| change.role != role);
+    };
+    check(&|update| without(update, Supplier), &[Supplier]);
+    let both = |update: &mut Update<'_>| {
+        without(update, NetworkOperator);
+        without(update, Supplier);
+    };
+    check(&both, &[Supplier, NetworkOperator]);
+    // What is not replaced needs none.
+    let neither = |update: &mut Update<'_>| {
+        both(update);
+        update.replacements.retain(|of| ![Supplier, NetworkOperator].contains(&of.cell.role));
+    };
+    check(&neither, &[]);
 }

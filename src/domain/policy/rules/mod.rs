@@ -44,7 +44,7 @@ use crate::domain::ledger::entry::{Actor, ClockState, Reason, Role};
 use crate::domain::names::{
     DeterminationId, DeviceId, Digest, IncidentId, KeyLabel, KeyUse, PartyId, PersonId, TemplateName,
 };
-pub use next_generation::{Next, NotNext, next_root};
+pub use next_generation::{Next, NotNext, next_root, root_after};
 pub use symmetric_key_line::check_line;
 
 use crate::domain::policy::separation::TwoParts;

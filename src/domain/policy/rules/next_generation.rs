@@ -87,7 +87,7 @@ pub(super) fn check(facts: &BatchFacts<'_>) -> Result<(), Refusal> {
     }
 }
 
-/// What is known of the key that a line names as the next generation.
+/// What is known of the key that may be the next generation.
 #[derive(Clone, Copy)]
 pub struct Next<'a> {
     /// The key, if the ledger has it.
@@ -103,7 +103,20 @@ pub struct Next<'a> {
 /// # Errors
 /// Why there is none.
 pub fn next_root(key: &KeyLabel, line: &SymmetricKeyLine, next: Next<'_>) -> Result<Digest, NotNext> {
-    if line.next == *key {
+    let found = root_after(key, &line.next, next)?;
+    if found == line.next_root_sha256 {
+        Ok(found)
+    } else {
+        Err(NotNext::Determined { expected: line.next_root_sha256, found })
+    }
+}
+
+/// The Root OCA Certificate that carries `label`, if that can be the generation after `key`.
+///
+/// # Errors
+/// Why it cannot.
+pub fn root_after(key: &KeyLabel, label: &KeyLabel, next: Next<'_>) -> Result<Digest, NotNext> {
+    if label == key {
         return Err(NotNext::Same);
     }
     let Next { key, compromised_in, policy } = next;
@@ -122,12 +135,8 @@ pub fn next_root(key: &KeyLabel, line: &SymmetricKeyLine, next: Next<'_>) -> Res
     if let Some(incident) = compromised_in {
         return Err(NotNext::Compromised(incident.clone()));
     }
-    if !policy.key(&line.next).is_some_and(|key| key.modes.contains(&MODE)) {
+    if !policy.key(label).is_some_and(|key| key.modes.contains(&MODE)) {
         return Err(NotNext::NotPermitted);
     }
-    if found == line.next_root_sha256 {
-        Ok(found)
-    } else {
-        Err(NotNext::Determined { expected: line.next_root_sha256, found })
-    }
+    Ok(found)
 }

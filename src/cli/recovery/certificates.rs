@@ -331,7 +331,7 @@ impl Given {
         }
         let devices: BTreeSet<DeviceId> = messages.iter().filter_map(|octets| device_of(octets)).collect();
         let theirs = devices.iter().filter_map(|device| self.0.get(device));
-        theirs.flat_map(|all| all.iter().take(CANDIDATES_MAX)).flatten().copied().collect()
+        theirs.flat_map(|all| all.iter().take(CANDIDATES_MAX)).map(Vec::as_slice).collect::<Vec<_>>().concat()
     }
 }
 

@@ -1,8 +1,10 @@
 //! Shell: verifies what Devices answered, and their certificates, on every processor, and not on the thread on which everybody
 //! waits for the recorder.
 //!
-//! The time goes into ECDSA over P-256 in ring: one verification for a certificate, one for a Response; all else of either is
-//! less than a tenth of that.
+//! The time goes into ECDSA over P-256 in ring: one verification for a certificate, one for a Response. From a file on the disk to the ledger that
+//! is three quarters of it all (`perf`, two cores, 28 November 2026). The others: certificates read (`der`) 3 to 5 %; messages read 2; SQLite and
+//! its files, for the Device's last intent, what it answered before, and the rows of snapshots 5 to 8; the kernel for uploads and wakes 3;
+//! octets copied and allocated 3 to 4; SHA-256 2. So a message is read once, and what is known of Devices is looked up in their order.
 
 use std::collections::{BTreeMap, BTreeSet};
 

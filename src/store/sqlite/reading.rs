@@ -130,18 +130,19 @@ impl<T: Tables> DerivedState for T {
     }
 
     fn device_keys_of(&self, devices: &BTreeSet<DeviceId>) -> Result<Vec<(DeviceId, Vec<ImportedKey>)>, StoreError> {
-        let Some(shared) = self.shared() else {
-            return devices.iter().map(|device| Ok((*device, self.device_keys(*device)?))).collect();
-        };
         let (mut found, mut devices) = (Vec::with_capacity(devices.len()), devices.iter().copied().peekable());
         while devices.peek().is_some() {
             // The state first and the tables after it, both held: no snapshot comes in between, which takes rows from the one to the
             // other. Each statement would else take the locks of a transaction for itself, which cost as much as it does.
-            let state = shared.read();
+            let state = self.shared().map(Shared::read);
             let connection = self.connection();
             let transaction = connection.is_autocommit().then(|| connection.unchecked_transaction()).transpose()?;
             for device in devices.by_ref().take(KEYS_A_TRANSACTION) {
-                found.push((device, state.device_keys(connection, device)?));
+                let keys = match &state {
+                    Some(state) => state.device_keys(connection, device)?,
+                    None => device_keys::of(connection, T::SCHEMA, device)?,
+                };
+                found.push((device, keys));
             }
             transaction.map(Transaction::finish).transpose()?;
         }

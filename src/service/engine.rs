@@ -186,7 +186,9 @@ impl Daemon {
             });
         }
         if let Some(wire::Trouble { what, remedy }) = self.in_the_way() {
-            let remedy = format!("{remedy}. Reads are answered; `smkictl status` says when it can record again");
+            let remedy = format!(
+                "{remedy}. To stop signing, `smkictl key lock` and `smkictl recovery pause` act all the same. Reads are answered; `smkictl status` says when it can record again"
+            );
             return Err(Failure::Unavailable { why: what, remedy });
         }
         Ok(())

@@ -17,7 +17,7 @@ use crate::domain::certificates::bodies::{assemble_request, certification_reques
 use crate::domain::certificates::pem::{self, PemError};
 use crate::domain::certificates::signature::PublicKey;
 use crate::domain::certificates::subject::OrganisationSubject;
-use crate::domain::gbcs::RemotePartyRole;
+use crate::domain::gbcs::RECOVERY_ROLE;
 use crate::domain::intake::{self, Context};
 use crate::domain::ledger::entry::{
     CertificateImported, CertificationIntent, Entry, Event, Outcome, Reason, SignResult,
@@ -28,9 +28,6 @@ use crate::hsm::{Kind, Outcome as Signing, ToSign};
 use crate::recorder::{CannotRecord, Moment, Recorder, record_alone};
 use crate::service::start;
 use crate::wall_clock::wall_clock;
-
-/// RemotePartyRole recovery, which an Organisation Certificate shows as OU=01 (GBCS 12).
-const RECOVERY_ROLE: u8 = RemotePartyRole::Recovery.code();
 
 /// The ledger, opened for a step about a key that the SMKI certifies.
 fn open(tokens: &Tokens, key: &KeyLabel) -> Result<Opened, CeremonyError> {

@@ -229,6 +229,9 @@ impl fmt::Display for KeyUsage {
     }
 }
 
+/// `RemotePartyRole` recovery, as an Organisation Certificate has it: its subject shows OU=01 (GBCS 12).
+pub const RECOVERY_ROLE: u8 = RemotePartyRole::Recovery.code();
+
 /// One place on a Device that holds a public key: a Trust Anchor Cell (GBCS 13.3, `TrustAnchorCellIdentifier`).
 ///
 /// Shown as `supplier keyAgreement`, or `supplier keyAgreement prePaymentTopUp`.

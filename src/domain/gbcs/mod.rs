@@ -27,8 +27,8 @@ mod symmetric;
 mod template;
 
 pub use codes::{
-    AlertCode, CellUsage, CredentialsReplacementMode, KeyUsage, MessageCode, RemotePartyRole, SeqNumber, StatusCode,
-    SubjectKeyIdentifier, TrustAnchorCell,
+    AlertCode, CellUsage, CredentialsReplacementMode, KeyUsage, MessageCode, RECOVERY_ROLE, RemotePartyRole, SeqNumber,
+    StatusCode, SubjectKeyIdentifier, TrustAnchorCell,
 };
 pub use command::{
     CommandPayload, CpvChecks, GeneralizedTime, PlaintextSymmetricKey, Replacement, SeqNumberChange, SpecialistFloor,

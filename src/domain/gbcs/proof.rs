@@ -29,19 +29,24 @@ pub fn verify_signature(tbs: &[u8], signature: &[u8; 64], public_point: &[u8; 65
 }
 
 /// What the Response or Alert to a Command has to say.
-///
-/// All Commands of one template have the same replacements: make it once, then set Device and counter for each.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Expected {
-    /// Who sent the Command.
-    pub originator: PartyId,
-    /// To whom.
+    /// As to any Command of its template.
+    pub of: OfTemplate,
+    /// To whom it was sent.
     pub device: DeviceId,
     /// With which counter.
     pub counter: u64,
+}
+
+/// What the Response or Alert to any Command of one template has to say: all but Device and counter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OfTemplate {
+    /// Who sends the Commands.
+    pub originator: PartyId,
     /// In which mode.
     pub mode: CredentialsReplacementMode,
-    /// What it replaces, in order.
+    /// What they replace, in order.
     pub replacements: Vec<Replacing>,
 }
 
@@ -85,27 +90,12 @@ impl Expected {
         let header = &message.frame.header;
         let (originator, device) = (PartyId(header.originator), DeviceId(header.recipient));
         match &message.payload {
-            Payload::Command(payload) => Self::new(originator, device, header.counter, &payload.update),
+            Payload::Command(payload) => {
+                let of = OfTemplate::new(originator, &payload.update)?;
+                Ok(Self { of, device, counter: header.counter })
+            }
             Payload::Response(_) | Payload::Alert(_) => Err(ExpectedError::NotACommand { found: header.cra }),
         }
-    }
-
-    /// From what the Command does.
-    pub fn new(
-        originator: PartyId,
-        device: DeviceId,
-        counter: u64,
-        update: &Update<'_>,
-    ) -> Result<Self, ExpectedError> {
-        let replacements = (1..)
-            .zip(&update.replacements)
-            .map(|(n, replacement)| {
-                let (id, key_id) = subject_of(replacement.certificate)
-                    .map_err(|expected| ExpectedError::Certificate { n, expected })?;
-                Ok(Replacing { cell: replacement.cell, id, key_id })
-            })
-            .collect::<Result<_, ExpectedError>>()?;
-        Ok(Self { originator, device, counter, mode: update.mode, replacements })
     }
 
     /// What `answer`, a Response or an Alert, proves, if `public_point` (`04 ‖ x ‖ y`) is the digitalSignature key of the
@@ -115,7 +105,7 @@ impl Expected {
             Ok(frame) => frame,
             Err(error) => return Verdict::Refused(vec![Reason::Decode(error)]),
         };
-        let mut reasons = self.header_reasons(&frame.header, self.device, self.counter);
+        let mut reasons = self.of.header_reasons(&frame.header, self.device, self.counter);
         match frame.signature() {
             None => reasons.push(Reason::NotSigned),
             Some(signature) if verify_signature(frame.tbs(), signature, public_point) => {}
@@ -125,7 +115,7 @@ impl Expected {
             return Verdict::Refused(reasons);
         }
         match Message::from_frame(frame).map(Message::into_answer) {
-            Ok(Some(answer)) => self.weigh(&answer, self.device, self.counter),
+            Ok(Some(answer)) => self.of.weigh(&answer, self.device, self.counter),
             Ok(None) => Verdict::Refused(reasons), // the CRA Flag is among them
             Err(error) => {
                 reasons.push(Reason::Decode(error));
@@ -133,9 +123,23 @@ impl Expected {
             }
         }
     }
+}
 
-    /// As [`Expected::judge`], of an answer whose signature is known to be this Device's, to the Command of this counter, both in the place
-    /// of our own: what it proves.
+impl OfTemplate {
+    /// From who sends the Commands, and what they do.
+    pub fn new(originator: PartyId, update: &Update<'_>) -> Result<Self, ExpectedError> {
+        let replacements = (1..)
+            .zip(&update.replacements)
+            .map(|(n, replacement)| {
+                let (id, key_id) = subject_of(replacement.certificate)
+                    .map_err(|expected| ExpectedError::Certificate { n, expected })?;
+                Ok(Replacing { cell: replacement.cell, id, key_id })
+            })
+            .collect::<Result<_, ExpectedError>>()?;
+        Ok(Self { originator, mode: update.mode, replacements })
+    }
+
+    /// As [`Expected::judge`], of an answer whose signature is known to be this Device's, to the Command of this counter.
     pub fn weigh(&self, answer: &Answer, device: DeviceId, counter: u64) -> Verdict {
         let mut reasons = self.header_reasons(&answer.header, device, counter);
         let (outcome, alert_code) = match &answer.payload {

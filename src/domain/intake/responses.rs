@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::{DESCRIPTION_LEN_MAX, Reasons, profile_in_force};
 use crate::domain::fold::{Book, BookError, Fold};
-use crate::domain::gbcs::proof::Expected;
+use crate::domain::gbcs::proof::OfTemplate;
 use crate::domain::ledger::entry::{Reason, ResponsesTaken, SigningResumed};
 use crate::domain::names::{DeterminationId, DeviceId, Digest, KeyLabel, PartyId, TemplateName};
 use crate::domain::policy::facts::{DeterminationFacts, DeviceFacts};
@@ -128,12 +128,11 @@ pub fn imported_keys(
     Ok(found.into_iter().map(|(device, known)| (device, trust.relied_on(known, before))).collect())
 }
 
-/// What an answer to each template has to say, but for Device and counter.
-fn expected(facts: &DeterminationFacts, originator: PartyId) -> BTreeMap<&TemplateName, Expected> {
+/// What an answer to each template has to say.
+fn expected(facts: &DeterminationFacts, originator: PartyId) -> BTreeMap<&TemplateName, OfTemplate> {
     let templates = facts.scope.iter().flat_map(|scope| &scope.templates);
-    let nobody = DeviceId([0; 8].into());
     templates
-        .filter_map(|(name, template)| Some((name, Expected::new(originator, nobody, 0, &template.update()).ok()?)))
+        .filter_map(|(name, template)| Some((name, OfTemplate::new(originator, &template.update()).ok()?)))
         .collect()
 }
 
@@ -145,7 +144,7 @@ struct Session<'a> {
     at: Timestamp,
     /// The entry that these messages are going to have.
     entry: u64,
-    expected: BTreeMap<&'a TemplateName, Expected>,
+    expected: BTreeMap<&'a TemplateName, OfTemplate>,
     devices: BTreeMap<DeviceId, OfDevice>,
 }
 

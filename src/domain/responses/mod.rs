@@ -22,7 +22,7 @@ pub use trust::{Candidates, DeviceKey, ImportedKey, Reading, Trust, Verified};
 
 use std::fmt::Display;
 
-use crate::domain::gbcs::proof::{CellResult, Expected, Reason, Verdict};
+use crate::domain::gbcs::proof::{CellResult, OfTemplate, Reason, Verdict};
 use crate::domain::gbcs::{AlertPayload, AnswerPayload, Frame};
 use crate::domain::names::{DeterminationId, DeviceId, PartyId};
 use crate::domain::policy::facts::DeviceFacts;
@@ -40,7 +40,7 @@ pub struct Facts<'a> {
     /// The last intent for the Device with the determination's key.
     pub last: Option<&'a DeviceFacts>,
     /// What an answer to that intent's template has to say; Device and counter are filled in here.
-    pub expected: Option<&'a Expected>,
+    pub expected: Option<&'a OfTemplate>,
     /// An earlier intent for the Device with this key and the message's counter that was, or may have been, signed.
     pub earlier: Option<u64>,
     /// What the Device has answered before under the determination.

@@ -2,6 +2,7 @@ use super::bundle::{BundleError, CERTIFICATES_MAX};
 use super::messages::{MESSAGES_MAX, MessagesError, canonical, kept, read, split};
 use super::results::text_of;
 use super::*;
+use crate::domain::gbcs::proof::Expected;
 use crate::domain::gbcs::samples::{
     COUNTER, DEVICE, Key, RECOVERY, alert, command, recovery_update, response, success, two_certificates,
 };
@@ -70,7 +71,7 @@ fn decided(octets: &[u8], change: impl FnOnce(&mut Facts<'_>, &mut Option<Device
         determination: OURS,
         originator: RECOVERY,
         last: None,
-        expected: Some(&expected),
+        expected: Some(&expected.of),
         earlier: None,
         responded: None,
     };
@@ -121,7 +122,7 @@ fn whatever_our_own_command_cannot_have_done_is_foreign() {
             determination: OURS,
             originator: RECOVERY,
             last: Some(&last),
-            expected: Some(&expected),
+            expected: Some(&expected.of),
             earlier: None,
             responded: None,
         };
@@ -151,7 +152,7 @@ fn every_state_of_an_intent_either_may_be_answered_or_makes_the_answer_foreign()
             determination: OURS,
             originator: RECOVERY,
             last: Some(&last),
-            expected: Some(&expected),
+            expected: Some(&expected.of),
             earlier: None,
             responded: None,
         };

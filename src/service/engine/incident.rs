@@ -61,7 +61,13 @@ impl Daemon {
         let asked = answers::digest_of(&ask)?;
         if let Some(devices) = ask.step.devices() {
             self.may_change()?;
-            self.bring(devices.list).await?;
+            // Nobody has a list brought who may not take the step: they are refused below.
+            let (actor, of) = (caller.actor(), incident.clone());
+            let may_act =
+                self.read(move |recorder| Ok(intake::operator(recorder.fold(), &recorder.known(actor), &of).is_ok()));
+            if may_act.await? {
+                self.bring(devices.list).await?;
+            }
         }
         let (actor, keys) = (caller.actor(), Arc::clone(&self.keys));
         let taken = self.change(move |recorder| {

@@ -12,7 +12,7 @@ const AT: &str = "2026-11-24T10:00:00Z";
 
 /// What a Device reports that did all that the command says.
 fn outcome(command: &[u8]) -> ExecutionOutcome {
-    let expected = Expected::from_command(command).unwrap();
+    let Expected { of: expected, device: _, counter } = Expected::from_command(command).unwrap();
     let replaced = |sent: &Replacing| ReplacementOutcome {
         cell: sent.cell,
         status: StatusCode::Success,
@@ -22,7 +22,7 @@ fn outcome(command: &[u8]) -> ExecutionOutcome {
         replacing_key_id: sent.key_id,
     };
     ExecutionOutcome {
-        seq_number: SeqNumber::new(expected.counter).unwrap(),
+        seq_number: SeqNumber::new(counter).unwrap(),
         mode: expected.mode,
         changes: Vec::new(),
         replacements: expected.replacements.iter().map(replaced).collect(),

@@ -46,8 +46,8 @@ fn refused(verdict: Verdict, expected: &[&str]) {
 #[test]
 fn what_is_expected_is_read_from_the_command() {
     let expected = expected();
-    assert_eq!((expected.originator, expected.device, expected.counter), (RECOVERY, DEVICE, COUNTER));
-    let found: Vec<_> = expected.replacements.iter().map(|each| (each.id, each.key_id)).collect();
+    assert_eq!((expected.of.originator, expected.device, expected.counter), (RECOVERY, DEVICE, COUNTER));
+    let found: Vec<_> = expected.of.replacements.iter().map(|each| (each.id, each.key_id)).collect();
     assert_eq!(found, ids());
 }
 
@@ -202,7 +202,7 @@ fn a_root_has_no_uniqueidentifier_and_is_reported_with_zeros() {
     let certificates = [certificate("00", None, [0x45; 8])];
     let mut update = recovery_update(&certificates, &[]);
     update.replacements[0].cell = TrustAnchorCell::management(RemotePartyRole::Root, KeyUsage::KeyCertSign);
-    let expected = Expected::new(RECOVERY, DEVICE, 1, &update).unwrap();
+    let expected = OfTemplate::new(RECOVERY, &update).unwrap();
     assert_eq!((expected.replacements[0].id, expected.replacements[0].key_id.0), (Eui64([0; 8]), [0x45; 8]));
 }
 

@@ -232,7 +232,7 @@ fn text(ledger: &VerifiedLedger, args: &LedgerVerify) -> String {
     let VerifiedLedger { origin, head, summary } = ledger;
     let mut answer = String::new();
     let mut line = |name: &str, value: &dyn fmt::Display| {
-        writeln!(answer, "  {name:<24}{value}").expect("a String takes what is written");
+        writeln!(answer, "  {name:<26}{value}").expect("a String takes what is written");
     };
     line("entries", &head.size);
     line("root", &head.root);
@@ -273,7 +273,7 @@ fn text(ledger: &VerifiedLedger, args: &LedgerVerify) -> String {
         ("commands unknown", summary.unknown),
         ("  of them left so", summary.left),
         ("without an outcome yet", summary.open),
-        ("Devices' certificates imported", summary.device_certificates),
+        ("Devices' certificates", summary.device_certificates),
         ("Devices' Responses", summary.responses.messages()),
         ("  proving recovery", summary.responses.recovered),
         ("  to a foreign command", summary.responses.foreign),

@@ -13,7 +13,9 @@ const TAKEN_LEN: usize = 32;
 /// One value for each, in their order, made by as many threads as there are processors.
 pub fn each<T: Sync, R: Send>(all: &[T], one: impl Fn(&T) -> R + Sync) -> Vec<R> {
     let made = spread(all.len(), |from, until| all[from..until].iter().map(&one).collect::<Vec<_>>());
-    made.into_iter().flatten().collect()
+    let mut flat = Vec::with_capacity(all.len());
+    made.into_iter().for_each(|piece| flat.extend(piece));
+    flat
 }
 
 /// Does it for each number below this one.

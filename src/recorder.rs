@@ -159,6 +159,8 @@ struct Queue {
     pages: HashMap<Digest, Arc<[Page]>>,
     /// What the bundles of certificates have that queued entries name.
     keys_in: HashMap<Digest, Arc<[DeviceKey]>>,
+    /// The lines of the lists of results that queued entries name.
+    lines_in: HashMap<Digest, Arc<[ResultLine]>>,
     changes: Vec<Change>,
     signatures: Vec<(u64, [u8; 64], bool)>,
     /// What the changes say about Devices, for decisions that follow in the same group.
@@ -166,7 +168,8 @@ struct Queue {
     requests: HashMap<RequestId, RequestFacts>,
     /// Lines of results by entry, sorted by Device.
     answers: Vec<(DeterminationId, u64, Arc<[ResultLine]>)>,
-    device_keys: HashMap<DeviceId, Vec<ImportedKey>>,
+    /// Keys that were imported by entry, sorted.
+    device_keys: Vec<(u64, Arc<[DeviceKey]>)>,
 }
 
 /// The refusals of an account in the span that runs.
@@ -411,6 +414,11 @@ impl Recorder {
         self.queue.keys_in.insert(certificates, keys);
     }
 
+    /// Says which lines a list of results has that an entry queued next is going to name: they were just decided.
+    pub fn queue_lines_in(&mut self, results: Digest, lines: Arc<[ResultLine]>) {
+        self.queue.lines_in.insert(results, lines);
+    }
+
     /// Keeps the signature of an intent, whose SHA-256 its queued outcome has.
     pub fn queue_signature(&mut self, intent: u64, octets: [u8; 64], released: bool) {
         self.queue.signatures.push((intent, octets, released));
@@ -530,9 +538,7 @@ impl Recorder {
                 self.queue.answers.push((*determination, *entry, Arc::clone(lines)));
             }
             Change::DeviceKeys { entry, keys } => {
-                for &key in &**keys {
-                    self.queue.device_keys.entry(key.device).or_default().push(ImportedKey { key, entry: *entry });
-                }
+                self.queue.device_keys.push((*entry, Arc::clone(keys)));
             }
             Change::List { .. } | Change::Release { .. } => {}
         }
@@ -601,6 +607,10 @@ impl Blobs for Documents<'_> {
     fn keys_in(&self, certificates: Digest) -> Option<Arc<[DeviceKey]>> {
         self.queue.keys_in.get(&certificates).cloned()
     }
+
+    fn lines_in(&self, results: Digest) -> Option<Arc<[ResultLine]>> {
+        self.queue.lines_in.get(&results).cloned()
+    }
 }
 
 impl Blobs for Recorder {
@@ -661,7 +671,11 @@ impl Book for Recorder {
 
     fn device_keys(&self, device: DeviceId) -> Result<Vec<ImportedKey>, BookError> {
         let mut known = self.store.device_keys(device).map_err(state::no_answer)?;
-        known.extend(self.queue.device_keys.get(&device).into_iter().flatten());
+        for (entry, keys) in &self.queue.device_keys {
+            let from = keys.partition_point(|key| key.device < device);
+            let theirs = keys[from..].iter().take_while(|key| key.device == device);
+            known.extend(theirs.map(|key| ImportedKey { key: *key, entry: *entry }));
+        }
         Ok(known)
     }
 }

@@ -108,7 +108,7 @@ impl PemSigner {
         ask: impl FnOnce() -> std::io::Result<SecretString>,
     ) -> Result<Self, SignerError> {
         let scalar = scalar_from_pem(text, ask)?;
-        let subject = || certificate.subject_text().to_owned();
+        let subject = || certificate.subject_text();
         let public =
             certificate.public_key().map_err(|fault| SignerError::Certificate { subject: subject(), fault })?;
         // Given the public key, ring checks that the two are a pair.

@@ -21,15 +21,15 @@ pub type ImportedKeys = Option<BTreeMap<DeviceId, Vec<DeviceKey>>>;
 /// # Shape
 /// A reading for each message, in their order, and the certificates that were of one of their Devices.
 pub fn verify(
-    messages: &[Vec<u8>],
-    certificates: &[Vec<u8>],
+    messages: &[&[u8]],
+    certificates: &[impl AsRef<[u8]> + Sync],
     imported: ImportedKeys,
     trust: &Trust,
 ) -> (Vec<Reading>, Candidates) {
     let devices: BTreeSet<_> = if certificates.is_empty() { BTreeSet::new() } else { devices(messages) };
-    let found = each(certificates, |octets: &Vec<u8>| trust.candidate(octets, &devices));
+    let found = each(certificates, |octets| trust.candidate(octets.as_ref(), &devices));
     let candidates = Candidates::new(found.into_iter().flatten()).and_imported(imported);
-    let readings = each(messages, |octets: &Vec<u8>| Reading::of(octets, &candidates));
+    let readings = each(messages, |octets| Reading::of(octets, &candidates));
     (readings, candidates)
 }
 
@@ -39,6 +39,6 @@ pub fn import<'a>(certificates: &[&'a [u8]], trust: &Trust) -> Vec<Judged<'a>> {
 }
 
 /// The Devices that messages say they are from.
-pub fn devices(messages: &[Vec<u8>]) -> BTreeSet<DeviceId> {
+pub fn devices(messages: &[&[u8]]) -> BTreeSet<DeviceId> {
     messages.iter().filter_map(|octets| device_of(octets)).collect()
 }

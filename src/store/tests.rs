@@ -544,6 +544,30 @@ fn what_devices_answered_is_kept_for_each_determination_and_device() {
 }
 
 #[test]
+fn what_a_device_says_stands_over_what_it_said_before_and_a_snapshot_between_them_alters_nothing() {
+    let said = ["-,foreign,counter 88: x", "7,recovered", "7,contradiction,both", "-,foreign,counter 89: x"];
+    let said = said.map(|line| [ResultLine::parse(&format!("{},{line}", device(1))).unwrap()]);
+    let id = DeterminationId([1; 16]);
+    each(|store| {
+        let (mut expected, mut all) = (Responded::default(), Vec::new());
+        for (entry, lines) in (0..).zip(&said) {
+            all.push(Derived::Responses { determination: id, entry, lines });
+            append(store, 1, &[], &[], &all[all.len() - 1..]).unwrap();
+            assert!(expected.absorb(&lines[0], entry));
+            assert_eq!(store.responded(id, device(1)).unwrap().as_ref(), Some(&expected));
+            if entry != 1 {
+                let size = store.head().unwrap().size;
+                keep(store, size).unwrap();
+            }
+            assert_eq!(store.responded(id, device(1)).unwrap().as_ref(), Some(&expected));
+        }
+        let mut rebuild = store.rebuild().unwrap();
+        rebuild.apply(&all).unwrap();
+        rebuild.compare_and_finish().unwrap();
+    });
+}
+
+#[test]
 fn the_keys_of_devices_are_only_added_and_each_keeps_the_entry_that_it_came_with() {
     let moment = |text: &str| text.parse::<Timestamp>().unwrap();
     let of = |n, octet, until| DeviceKey {

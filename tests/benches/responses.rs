@@ -150,6 +150,7 @@ fn in_memory(quick: bool) -> bool {
         certificates.push(device.certificate().to_vec());
         signed.push(Signed { message, point: *device.public().point() });
     }
+    let messages: Vec<&[u8]> = messages.iter().map(Vec::as_slice).collect();
     let trust = Trust::of_anchors(vec![lab.device_ca().clone()], lab.profile().clone());
     let ours = || {
         let begun = Instant::now();

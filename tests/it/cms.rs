@@ -117,7 +117,7 @@ fn two_signers_in_one_file_are_two_and_one_key_twice_is_refused() {
     let resign = "cms -resign -binary -inform DER -in anna.p7s -outform DER -cades -md sha256 -nosmimecap";
     people.0.openssl(&format!("{resign} -signer bert.pem -inkey bert.key -out both.p7s"));
     let both = verify(&people.0.read("both.p7s"), DOCUMENT, Ess::Required).unwrap();
-    let mut keys: Vec<_> = both.signers.iter().map(|signer| signer.certificate.subject_text().to_owned()).collect();
+    let mut keys: Vec<_> = both.signers.iter().map(|signer| signer.certificate.subject_text()).collect();
     keys.sort();
     assert_eq!(keys, ["O=PMA, CN=anna", "O=PMA, CN=bert"]);
 

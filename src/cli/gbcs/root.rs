@@ -62,7 +62,7 @@ pub(super) fn read(octets: &[u8]) -> Result<x509::Certificate, RootError> {
 /// Looks at a message as a Device does that holds this Root OCA Certificate. Validity dates are looked at if the command does not tell the
 /// Device to ignore them, as of `now`.
 pub(super) fn look(message: &Message<'_>, root: &x509::Certificate, now: Timestamp) -> Findings {
-    let (digest, subject) = (root.sha256(), root.subject_text().to_owned());
+    let (digest, subject) = (root.sha256(), root.subject_text());
     let mut all = Vec::new();
     // Stops at what leaves nothing to look at behind it.
     let _ = findings(message, root, now, &mut all);

@@ -155,7 +155,7 @@ fn check_in_force(certificate: &Certificate, seat: &Seat<'_>) -> Result<(), Memb
         return Ok(());
     }
     Err(MemberError::NotInForce {
-        subject: certificate.subject_text().to_owned(),
+        subject: certificate.subject_text(),
         not_before: certificate.not_before(),
         not_after: certificate.not_after(),
         at: seat.now,

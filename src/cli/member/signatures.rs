@@ -80,7 +80,7 @@ pub fn read(file: String, p7s: &[u8], octets: &[u8], policies: &[&Policy], now: 
         if fault.is_none() {
             signatures.push(Signature { spki, signed: Digest::of(octets), p7s: Digest::of(p7s) });
         }
-        signers.push(Signer { subject: certificate.subject_text().to_owned(), spki, person, fault });
+        signers.push(Signer { subject: certificate.subject_text(), spki, person, fault });
     }
     (Seen { file, signers: Ok(signers) }, signatures)
 }

@@ -116,7 +116,7 @@ fn certificate(page: &mut Page, octets: &[u8]) {
         Err(fault) => page.row("UNREADABLE", fault),
         Ok(certificate) => {
             let subject = certificate.subject_text();
-            page.row("subject", if subject.is_empty() { "(none)" } else { subject });
+            page.row("subject", if subject.is_empty() { "(none)" } else { &subject });
             page.row("issuer", certificate.issuer_text());
             match SmkiCertificate::from_certificate(certificate.clone(), &Profile::shape_only()) {
                 Ok(smki) => {

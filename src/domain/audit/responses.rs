@@ -9,7 +9,7 @@ use crate::domain::intake::device_certificates::{Judged, NotImported, device_cer
 use crate::domain::intake::responses::{Handed, imported_keys, responses, resumption};
 use crate::domain::ledger::entry::{DeviceCertificatesImported, ResponsesTaken, SigningResumed};
 use crate::domain::responses::bundle::{self, BUNDLE_LEN_MAX};
-use crate::domain::responses::messages::{self, MESSAGES_LEN_MAX};
+use crate::domain::responses::messages::{self, MESSAGES_LEN_MAX, Messages};
 use crate::domain::responses::trust::CERTIFICATES_LEN_MAX;
 use crate::domain::responses::{Candidates, Reading, Trust, device_of};
 use crate::domain::time::Timestamp;
@@ -20,7 +20,8 @@ const RESULTS_LEN_MAX: u64 = 4 * MESSAGES_LEN_MAX;
 
 impl Again<'_> {
     pub(super) fn check_responses(&self, taken: &ResponsesTaken, at: Timestamp) -> Permitted {
-        let sent = messages::read(&whole(self.evidence, taken.responses, messages::FILE_LEN_MAX)?).map_err(text)?;
+        let sent = Messages::read(whole(self.evidence, taken.responses, messages::FILE_LEN_MAX)?).map_err(text)?;
+        let sent = sent.all();
         let kept = whole(self.evidence, taken.certificates, CERTIFICATES_LEN_MAX)?;
         let certificates = bundle::given(&kept)?;
         let devices: BTreeSet<_> = sent.iter().filter_map(|octets| device_of(octets)).collect();

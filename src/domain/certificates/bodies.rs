@@ -15,8 +15,7 @@ use super::signature::{FIXED_LEN, PublicKey, PublicKeyError, SignatureError, to_
 use super::subject::{OrganisationSubject, Subject, SubjectError};
 use super::x509::{
     AUTHORITY_KEY_IDENTIFIER, BASIC_CONSTRAINTS, BasicConstraints, Body, CERTIFICATE_POLICIES, ECDSA, KEY_USAGE,
-    KeyUsage, PolicyInformation, RawExtension, SUBJECT_ALT_NAME, SUBJECT_KEY_IDENTIFIER, Signed, Time, Validity,
-    body_octets,
+    KeyUsage, PolicyInformation, RawExtension, SUBJECT_ALT_NAME, SUBJECT_KEY_IDENTIFIER, Signed, Time, Validity, Whole,
 };
 use crate::domain::names::{DeviceId, Digest};
 use crate::domain::time::Timestamp;
@@ -191,10 +190,10 @@ pub fn tbs(
         version: Some(2), // v3
         serial: IntRef::new(&padded).map_err(&fault)?,
         algorithm: ECDSA,
-        issuer: AnyRef::from_der(&issuer_name).map_err(&fault)?,
+        issuer: Whole::from_der(&issuer_name).map_err(&fault)?,
         validity: Validity { not_before: Time::from_timestamp(not_before), not_after: Time::from_timestamp(not_after) },
-        subject: AnyRef::from_der(&subject).map_err(&fault)?,
-        spki: AnyRef::from_der(&spki).map_err(&fault)?,
+        subject: Whole::from_der(&subject).map_err(&fault)?,
+        spki: Whole::from_der(&spki).map_err(&fault)?,
         issuer_unique_id: None,
         subject_unique_id: None,
         extensions: Some(extensions),
@@ -294,7 +293,7 @@ fn signed(
 ) -> Result<Vec<u8>, BodyError> {
     let signature = to_der(signature)?;
     let signed = Signed {
-        body: AnyRef::from_der(body).map_err(&fault)?,
+        body: Whole::from_der(body).map_err(&fault)?,
         algorithm: ECDSA,
         signature: BitStringRef::from_bytes(&signature).map_err(&fault)?,
     };
@@ -372,7 +371,7 @@ pub fn read_request(request: &[u8]) -> Result<(OrganisationSubject, PublicKey), 
     if read.algorithm != ECDSA || read.to_der().map_err(&fault)? != request {
         return Err(BodyError::NotOurForm);
     }
-    let info = body_octets(request).map_err(fault)?;
+    let Whole(info) = read.body;
     let (subject, key) = read_certification_request_info(info)?;
     let signature = read.signature.as_bytes().ok_or(BodyError::NotOurForm)?;
     if key.verifies_der(info, signature) { Ok((subject, key)) } else { Err(BodyError::NotSelfSigned) }

@@ -156,7 +156,7 @@ pub fn check<'a>(
         }
         let Some(issuer) = offered.iter().find(|candidate| issued(candidate, current)) else {
             let key_identifier = current.authority_key_identifier().map_or("(none)".to_owned(), hex::encode_upper);
-            let issuer = current.issuer_text().to_owned();
+            let issuer = current.issuer_text();
             faults.push(PathFault::NoIssuer { certificate: named(current), issuer, key_identifier });
             break;
         };

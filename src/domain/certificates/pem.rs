@@ -116,22 +116,19 @@ impl Block<'_> {
 }
 
 impl Block<'_> {
-    /// The octets of a block that is written as most are. None of any other, of which the strict decoder says what is wrong.
+    /// The octets of a block that is written as most are: full lines and a last one. None of any other, of which the strict decoder says what
+    /// is wrong.
     fn decode_public(&self) -> Option<Vec<u8>> {
-        let mut lines = self.text.lines();
-        let (first, last) = (lines.next()?, lines.next_back()?);
-        let is_framed = first.strip_prefix("-----BEGIN ")?.strip_suffix("-----")? == self.label
-            && last.strip_prefix("-----END ")?.strip_suffix("-----")? == self.label;
-        let mut digits = String::with_capacity(self.text.len());
-        let mut is_over = false;
-        for line in lines {
-            if is_over || line.is_empty() || line.len() > LINE_LEN {
-                return None;
-            }
-            is_over = line.len() < LINE_LEN;
-            digits.push_str(line);
+        let inside = self.text.strip_prefix("-----BEGIN ")?.strip_prefix(self.label)?.strip_prefix("-----\n")?;
+        let inside = inside.strip_suffix("-----")?.strip_suffix(self.label)?.strip_suffix("-----END ")?;
+        let (mut digits, mut rest) = (Vec::with_capacity(inside.len()), inside.as_bytes());
+        while !rest.is_empty() {
+            let (line, after) = rest.split_at_checked(LINE_LEN + 1).unwrap_or((rest, &[]));
+            // A line feed too early is no digit.
+            digits.extend_from_slice(line.strip_suffix(b"\n")?);
+            rest = after;
         }
-        STANDARD.decode(digits).ok().filter(|octets| is_framed && !octets.is_empty())
+        STANDARD.decode(digits).ok().filter(|octets| !octets.is_empty())
     }
 }
 

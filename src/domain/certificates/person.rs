@@ -135,19 +135,19 @@ pub fn check_person_certificate<'a>(
     let mut faults = Vec::new();
     examine(certificate, at, &mut faults);
     if matches!(certificate.basic_constraints(), Ok(Some(constraints)) if constraints.ca) {
-        faults.push(PersonFault::IsCa { subject: certificate.subject_text().to_owned() });
+        faults.push(PersonFault::IsCa { subject: certificate.subject_text() });
     }
     if let Ok(Some(found)) = certificate.key_usage()
         && !found.intersects(KeyUsage::DIGITAL_SIGNATURE)
         && !found.intersects(KeyUsage::NON_REPUDIATION)
     {
-        faults.push(PersonFault::MayNotSign { subject: certificate.subject_text().to_owned(), found });
+        faults.push(PersonFault::MayNotSign { subject: certificate.subject_text(), found });
     }
     let anchor = find_anchor(certificate, others, anchors, at, &mut faults);
     match anchor {
         Some(anchor) if faults.is_empty() => Ok(anchor),
         Some(_) | None => {
-            Err(PersonError { subject: certificate.subject_text().to_owned(), sha256: certificate.sha256(), faults })
+            Err(PersonError { subject: certificate.subject_text(), sha256: certificate.sha256(), faults })
         }
     }
 }
@@ -170,7 +170,7 @@ fn find_anchor<'a>(
             return Some(anchor);
         }
     }
-    let (subject, issuer) = (certificate.subject_text().to_owned(), certificate.issuer_text().to_owned());
+    let (subject, issuer) = (certificate.subject_text(), certificate.issuer_text());
     faults.push(PersonFault::NoPath { subject, issuer });
     None
 }
@@ -213,7 +213,7 @@ fn examine(certificate: &Certificate, at: Timestamp, faults: &mut Vec<PersonFaul
 
 fn examine_ca(ca: &Certificate, cas_below: u8, at: Timestamp, faults: &mut Vec<PersonFault>) {
     examine(ca, at, faults);
-    let issuer = || ca.subject_text().to_owned();
+    let issuer = || ca.subject_text();
     let may_sign =
         matches!(ca.key_usage(), Ok(usage) if usage.is_none_or(|usage| usage.intersects(KeyUsage::KEY_CERT_SIGN)));
     match ca.basic_constraints() {

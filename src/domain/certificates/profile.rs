@@ -15,7 +15,7 @@ use super::x509::{
     Certificate, KEY_USAGE, KeyUsage, SUBJECT_ALT_NAME, SUBJECT_KEY_IDENTIFIER, X509Error,
 };
 use crate::domain::names::{DeviceId, Digest, Eui64, PartyId};
-use crate::domain::time::{Timestamp, from_generalized};
+use crate::domain::time::Timestamp;
 
 /// Octets of a KeyIdentifier of the SMKI (RFC 5280 4.2.1.2, method 2).
 pub const KEY_IDENTIFIER_LEN: usize = 8;
@@ -25,7 +25,7 @@ pub type KeyIdentifier = [u8; KEY_IDENTIFIER_LEN];
 /// Most octets of a serial number (RFC 5280 4.1.2.2). The samples have 16; GBCS' own rule could not be read.
 pub const SERIAL_LEN_MAX: usize = 20;
 
-/// notAfter of a Device Certificate: it does not expire (GBCS section 12; RFC 5280 4.1.2.5).
+/// notAfter of a Device Certificate, the last second of [`Timestamp::MAX`]: it does not expire (GBCS section 12; RFC 5280 4.1.2.5).
 pub const DEVICE_NOT_AFTER: &str = "99991231235959Z";
 
 /// id-on-hardwareModuleName (RFC 4108 5).
@@ -366,7 +366,7 @@ impl SmkiCertificate {
                 certificate,
             }),
             Some(_) | None => Err(CertificateError::OffProfile {
-                subject: certificate.subject_text().to_owned(),
+                subject: certificate.subject_text(),
                 sha256: certificate.sha256(),
                 violations,
             }),
@@ -551,8 +551,8 @@ impl Rules<'_> {
         if !self.certificate.has_times_in_their_form() {
             self.broken(Violation::TimeForm);
         }
-        let never = from_generalized(DEVICE_NOT_AFTER).expect("the constant is a moment");
-        if subject == Some(&Subject::Device) && not_after != never {
+        let expires = not_after.unix_seconds() != Timestamp::MAX.unix_seconds();
+        if subject == Some(&Subject::Device) && expires {
             self.broken(Violation::DeviceExpires { found: not_after });
         }
     }
@@ -560,7 +560,7 @@ impl Rules<'_> {
     fn self_signed(&mut self, key: &PublicKey) {
         let certificate = self.certificate;
         if certificate.issuer() != certificate.subject() {
-            self.broken(Violation::RootIssuer { found: certificate.issuer_text().to_owned() });
+            self.broken(Violation::RootIssuer { found: certificate.issuer_text() });
         }
         if !key.verifies_der(certificate.body(), certificate.signature()) {
             self.broken(Violation::RootSignature);

@@ -3,11 +3,13 @@
 //! What is read here is what every certificate has (RFC 5280 4.1). What an SMKI certificate must have besides is in
 //! `profile`; what a person's must have is in `person`.
 
+use std::ops::Range;
+
 use der::asn1::{
     AnyRef, BitStringRef, GeneralizedTime, IntRef, ObjectIdentifier, OctetStringRef, PrintableStringRef, SetOfVec,
     UtcTime, Utf8StringRef,
 };
-use der::{Choice, Decode, Encode, Reader, Sequence, SliceReader, Tag, Tagged, ValueOrd};
+use der::{Choice, Decode, Encode, Length, Reader, Sequence, Tag, Tagged, ValueOrd, Writer};
 
 use super::DerFault;
 use super::signature::{PublicKey, PublicKeyError};
@@ -54,10 +56,10 @@ pub(super) struct Body<'a> {
     pub(super) version: Option<u8>,
     pub(super) serial: IntRef<'a>,
     pub(super) algorithm: Algorithm<'a>,
-    pub(super) issuer: AnyRef<'a>,
+    pub(super) issuer: Whole<'a>,
     pub(super) validity: Validity,
-    pub(super) subject: AnyRef<'a>,
-    pub(super) spki: AnyRef<'a>,
+    pub(super) subject: Whole<'a>,
+    pub(super) spki: Whole<'a>,
     #[asn1(context_specific = "1", tag_mode = "IMPLICIT", optional = "true")]
     pub(super) issuer_unique_id: Option<BitStringRef<'a>>,
     #[asn1(context_specific = "2", tag_mode = "IMPLICIT", optional = "true")]
@@ -66,10 +68,32 @@ pub(super) struct Body<'a> {
     pub(super) extensions: Option<Vec<RawExtension<'a>>>,
 }
 
+/// Any element in the octets it came in, its tag and length among them.
+#[derive(Clone, Copy)]
+pub(super) struct Whole<'a>(pub(super) &'a [u8]);
+
+impl<'a> Decode<'a> for Whole<'a> {
+    type Error = der::Error;
+
+    fn decode<R: Reader<'a>>(reader: &mut R) -> der::Result<Self> {
+        reader.tlv_bytes().map(Self)
+    }
+}
+
+impl Encode for Whole<'_> {
+    fn encoded_len(&self) -> der::Result<Length> {
+        self.0.len().try_into()
+    }
+
+    fn encode(&self, out: &mut impl Writer) -> der::Result<()> {
+        out.write(self.0)
+    }
+}
+
 /// `Certificate`, a CertificationRequest too: a body, an algorithm and a signature over the body.
 #[derive(Sequence)]
 pub(super) struct Signed<'a> {
-    pub(super) body: AnyRef<'a>,
+    pub(super) body: Whole<'a>,
     pub(super) algorithm: Algorithm<'a>,
     pub(super) signature: BitStringRef<'a>,
 }
@@ -198,35 +222,35 @@ pub enum X509Error {
     },
 }
 
-/// A certificate as it came, with what every certificate says.
+/// A certificate as it came, with what every certificate says. Digests and texts are made when they are asked for: of millions of
+/// certificates of Devices none is.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Certificate {
     octets: Vec<u8>,
-    body: std::ops::Range<usize>,
+    body: Range<usize>,
     version: u8,
-    serial: Vec<u8>,
+    serial: Range<usize>,
     algorithm: ObjectIdentifier,
     algorithm_bare: bool,
-    issuer: Vec<u8>,
-    subject: Vec<u8>,
-    subject_text: String,
-    issuer_text: String,
+    issuer: Range<usize>,
+    subject: Range<usize>,
     not_before: Timestamp,
     not_after: Timestamp,
     times_shortest: bool,
-    spki: Vec<u8>,
+    spki: Range<usize>,
     unique_ids: bool,
     extensions: Vec<Extension>,
-    signature: Vec<u8>,
-    sha256: Digest,
-    spki_sha256: Digest,
+    signature: Range<usize>,
 }
 
 impl std::fmt::Debug for Certificate {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Certificate({:?}, SHA-256 {})", self.subject_text, self.sha256)
+        write!(f, "Certificate({:?}, SHA-256 {})", self.subject_text(), self.sha256())
     }
 }
+
+/// Why a name is one.
+const READ: &str = "both names were read with the certificate";
 
 impl Certificate {
     /// Reads one certificate of at most [`CERTIFICATE_LEN_MAX`] octets of DER, and nothing behind it.
@@ -236,8 +260,7 @@ impl Certificate {
             return Err(X509Error::TooLong { found: octets.len() });
         }
         let signed = Signed::from_der(octets).map_err(&fault)?;
-        let body_octets = body_octets(octets).map_err(&fault)?;
-        let body = Body::from_der(body_octets).map_err(&fault)?;
+        let body = Body::from_der(signed.body.0).map_err(&fault)?;
         let signature = signed.signature.as_bytes().ok_or(X509Error::NotCanonical)?;
         if body.algorithm != signed.algorithm {
             let (inside, outside) = (body.algorithm.oid, signed.algorithm.oid);
@@ -263,29 +286,32 @@ impl Certificate {
         let Validity { not_before, not_after } = body.validity;
         let times_shortest =
             [not_before, not_after].iter().all(|time| *time == Time::from_timestamp(time.to_timestamp()));
-        let body_from = octets_before_body(octets).map_err(&fault)?;
-        let [issuer, subject, spki] = [body.issuer, body.subject, body.spki].map(|part| part.to_der());
-        let (issuer, subject) = (issuer.map_err(&fault)?, subject.map_err(&fault)?);
-        let spki = spki.map_err(&fault)?;
+        let (Whole(issuer), Whole(subject), Whole(spki)) = (body.issuer, body.subject, body.spki);
+        name(issuer)?;
+        name(subject)?;
+        // All of them are parts of it; one of no octets may lie anywhere.
+        let place = |part: &[u8]| {
+            if part.is_empty() {
+                return 0..0;
+            }
+            let from = part.as_ptr().addr() - octets.as_ptr().addr();
+            from..from + part.len()
+        };
         Ok(Self {
-            body: body_from..body_from + body_octets.len(),
+            body: place(signed.body.0),
             version: body.version.map_or(1, |version| version.saturating_add(1)),
-            serial: body.serial.as_bytes().to_vec(),
+            serial: place(body.serial.as_bytes()),
             algorithm: body.algorithm.oid,
             algorithm_bare: body.algorithm.parameters.is_none(),
-            subject_text: name_text(&subject)?,
-            issuer_text: name_text(&issuer)?,
-            issuer,
-            subject,
+            issuer: place(issuer),
+            subject: place(subject),
             not_before: not_before.to_timestamp(),
             not_after: not_after.to_timestamp(),
             times_shortest,
-            spki_sha256: Digest::of(&spki),
-            spki,
+            spki: place(spki),
             unique_ids: body.issuer_unique_id.is_some() || body.subject_unique_id.is_some(),
             extensions,
-            signature: signature.to_vec(),
-            sha256: Digest::of(octets),
+            signature: place(signature),
             octets: octets.to_vec(),
         })
     }
@@ -307,27 +333,27 @@ impl Certificate {
 
     /// The contents of the INTEGER serialNumber: two's complement, most significant first, no octet too many.
     pub fn serial(&self) -> &[u8] {
-        &self.serial
+        &self.octets[self.serial.clone()]
     }
 
     /// The issuer's name in DER.
     pub fn issuer(&self) -> &[u8] {
-        &self.issuer
+        &self.octets[self.issuer.clone()]
     }
 
     /// The subject's name in DER.
     pub fn subject(&self) -> &[u8] {
-        &self.subject
+        &self.octets[self.subject.clone()]
     }
 
     /// The issuer's name for people, in the order of the certificate: `OU=07, CN=Z1`.
-    pub fn issuer_text(&self) -> &str {
-        &self.issuer_text
+    pub fn issuer_text(&self) -> String {
+        name_text(&name(self.issuer()).expect(READ))
     }
 
     /// The subject's name for people: `OU=01, uniqueIdentifier=90B3D51F30000001`. Empty if the name is. Safe on a terminal.
-    pub fn subject_text(&self) -> &str {
-        &self.subject_text
+    pub fn subject_text(&self) -> String {
+        name_text(&name(self.subject()).expect(READ))
     }
 
     /// The first second of its validity.
@@ -352,22 +378,22 @@ impl Certificate {
 
     /// The SubjectPublicKeyInfo in DER.
     pub fn spki(&self) -> &[u8] {
-        &self.spki
+        &self.octets[self.spki.clone()]
     }
 
     /// SHA-256 of the SubjectPublicKeyInfo: what policy pins people and keys by.
-    pub const fn spki_sha256(&self) -> Digest {
-        self.spki_sha256
+    pub fn spki_sha256(&self) -> Digest {
+        Digest::of(self.spki())
     }
 
     /// SHA-256 of the whole certificate.
-    pub const fn sha256(&self) -> Digest {
-        self.sha256
+    pub fn sha256(&self) -> Digest {
+        Digest::of(&self.octets)
     }
 
     /// The public key, if it is one on P-256.
     pub fn public_key(&self) -> Result<PublicKey, PublicKeyError> {
-        PublicKey::from_spki(&self.spki)
+        PublicKey::from_spki(self.spki())
     }
 
     /// The algorithm of its signature.
@@ -382,7 +408,7 @@ impl Certificate {
 
     /// Its issuer's signature: the contents of the BIT STRING.
     pub fn signature(&self) -> &[u8] {
-        &self.signature
+        &self.octets[self.signature.clone()]
     }
 
     /// Whether issuerUniqueID or subjectUniqueID, relics of version 2, are there.
@@ -583,10 +609,9 @@ pub(super) fn name(der: &[u8]) -> Result<Rdns<'_>, X509Error> {
 }
 
 /// A name for people, in the order it is written in, safe on a terminal.
-fn name_text(der: &[u8]) -> Result<String, X509Error> {
-    let rdns = name(der)?;
+fn name_text(rdns: &Rdns<'_>) -> String {
     let texts = rdns.iter().map(|rdn| rdn.iter().map(attribute_text).collect::<Vec<_>>().join(" + "));
-    Ok(texts.collect::<Vec<_>>().join(", "))
+    texts.collect::<Vec<_>>().join(", ")
 }
 
 fn attribute_text(attribute: &NameAttribute<'_>) -> String {
@@ -631,20 +656,6 @@ pub(super) fn octets_of_bit_string(value: AnyRef<'_>) -> Option<&[u8]> {
         Tag::BitString => value.decode_as::<BitStringRef<'_>>().ok().and_then(|bits| bits.as_bytes()),
         _ => None,
     }
-}
-
-/// How many octets the header of the outermost SEQUENCE has.
-fn octets_before_body(signed: &[u8]) -> der::Result<usize> {
-    let mut outer = SliceReader::new(signed)?;
-    der::Header::decode(&mut outer)?;
-    usize::try_from(outer.position())
-}
-
-/// The first element of the outermost SEQUENCE with its header: what was signed, in the octets it came in.
-pub(super) fn body_octets(signed: &[u8]) -> der::Result<&[u8]> {
-    let mut outer = SliceReader::new(signed)?;
-    der::Header::decode(&mut outer)?;
-    outer.tlv_bytes()
 }
 
 #[cfg(test)]

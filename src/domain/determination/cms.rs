@@ -61,7 +61,7 @@ pub struct VerifiedSigner {
 
 impl VerifiedSigner {
     /// SHA-256 of the signer's SubjectPublicKeyInfo, which policy maps to a person. One key has one.
-    pub const fn spki_sha256(&self) -> Digest {
+    pub fn spki_sha256(&self) -> Digest {
         self.certificate.spki_sha256()
     }
 }
@@ -530,7 +530,7 @@ fn verify_signer(
     // RFC 5652 5.4: what is signed is the DER of the SET OF, not of the [0] it travels under.
     let attributes_der = attributes.0.to_der().map_err(&fault)?;
     if !key.verifies_der(&attributes_der, info.signature.as_bytes()) {
-        return Err(SignerFault::Forged { subject: certificate.subject_text().to_owned() });
+        return Err(SignerFault::Forged { subject: certificate.subject_text() });
     }
     Ok((expected, VerifiedSigner { certificate: certificate.clone(), claimed_signing_time }))
 }

@@ -820,7 +820,10 @@ impl Fold {
         blobs: &dyn Blobs,
         changes: &mut Vec<Change>,
     ) -> Result<(), FoldError> {
-        let lines: Arc<[_]> = book::results(taken.results, blobs)?.into();
+        let lines = match blobs.lines_in(taken.results) {
+            Some(lines) => lines,
+            None => book::results(taken.results, blobs)?.into(),
+        };
         let facts = self.determination_mut(taken.determination)?;
         facts.responses.add(&taken.tally);
         if taken.tally.foreign > 0 {

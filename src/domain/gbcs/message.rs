@@ -57,6 +57,22 @@ pub enum AnswerPayload {
 }
 
 impl Answer {
+    /// As [`Message::from_frame`] and then [`Message::into_answer`], without the room that a Command would take: of millions that counts.
+    pub fn from_frame(frame: Frame<'_>) -> Result<Option<Self>, DecodeError> {
+        let (octets, range, cra) = (frame.octets, frame.payload.clone(), frame.header.cra);
+        let (payload, mode) = match cra {
+            Cra::Command => return Message::from_frame(frame).map(Message::into_answer),
+            Cra::Response => {
+                let payload = ResponsePayload::read(octets, range)?;
+                let mode = payload.outcome.as_ref().map(|outcome| outcome.mode);
+                (AnswerPayload::Response(payload), mode)
+            }
+            Cra::Alert => (AnswerPayload::Alert(AlertPayload::read(octets, range)?), None),
+        };
+        agree_on(&frame.header, (cra, mode), frame.payload.start)?;
+        Ok(Some(Self { header: frame.header, payload }))
+    }
+
     /// The counter of the Command that it answers: a Response repeats it, an Alert names it in its outcome.
     pub const fn counter(&self) -> u64 {
         match &self.payload {
@@ -216,6 +232,22 @@ fn agree(header: &Header, payload: &Payload<'_>, at: usize) -> Result<(), Decode
         Payload::Response(payload) => (Cra::Response, payload.outcome.as_ref().map(|outcome| outcome.mode)),
         Payload::Alert(_) => (Cra::Alert, None),
     };
+    agree_on(header, (cra, mode), at)?;
+    if let Payload::Command(payload) = payload
+        && payload.seq_number.get() != header.counter
+    {
+        let (header, payload) = (header.counter, payload.seq_number.get());
+        return Err(DecodeError::Disagreement { at, what: "authorisingRemotePartySeqNumber", header, payload });
+    }
+    Ok(())
+}
+
+/// The same of a payload of this kind and mode.
+fn agree_on(
+    header: &Header,
+    (cra, mode): (Cra, Option<CredentialsReplacementMode>),
+    at: usize,
+) -> Result<(), DecodeError> {
     let disagreement = |what, header, payload| Err(DecodeError::Disagreement { at, what, header, payload });
     if cra != header.cra {
         return disagreement("CRA Flag", u64::from(header.cra.code()), u64::from(cra.code()));
@@ -232,11 +264,6 @@ fn agree(header: &Header, payload: &Payload<'_>, at: usize) -> Result<(), Decode
         | (MessageCode::FutureDatedExecution, Cra::Command | Cra::Response, _) => {
             return disagreement("Message Code and CRA Flag", u64::from(header.code.value()), u64::from(cra.code()));
         }
-    }
-    if let Payload::Command(payload) = payload
-        && payload.seq_number.get() != header.counter
-    {
-        return disagreement("authorisingRemotePartySeqNumber", header.counter, payload.seq_number.get());
     }
     Ok(())
 }

@@ -57,6 +57,9 @@ pub struct ReplacementOutcome {
     pub replacing_key_id: SubjectKeyIdentifier,
 }
 
+/// No `ReplacementOutcome` has fewer octets: its own and its cell's headers, role, key usage, status, and four times eight octets.
+const REPLACEMENT_LEN_MIN: usize = 2 + 2 + 3 + 4 + 3 + 4 * 10;
+
 impl ResponsePayload {
     pub(super) fn read(octets: &[u8], range: Range<usize>) -> Result<Self, DecodeError> {
         let mut whole = Reader::new(octets, range, Lengths::AsObserved);
@@ -118,7 +121,7 @@ impl ExecutionOutcome {
         let changes = read_seq_number_changes(fields.element(tag::SEQUENCE, "remotePartySeqNumberChanges")?)?;
         let mut list = fields.element(tag::SEQUENCE, "replacementOutcomes")?;
         fields.finish("ExecutionOutcome")?;
-        let mut replacements = Vec::new();
+        let mut replacements = Vec::with_capacity(list.left() / REPLACEMENT_LEN_MIN);
         while list.left() > 0 {
             let mut fields = list.element(tag::SEQUENCE, "ReplacementOutcome")?;
             let outcome = ReplacementOutcome {

@@ -114,7 +114,7 @@ impl Expected {
         if reasons.iter().any(|reason| matches!(reason, Reason::NotSigned | Reason::Signature)) {
             return Verdict::Refused(reasons);
         }
-        match Message::from_frame(frame).map(Message::into_answer) {
+        match Answer::from_frame(frame) {
             Ok(Some(answer)) => self.of.weigh(&answer, self.device, self.counter),
             Ok(None) => Verdict::Refused(reasons), // the CRA Flag is among them
             Err(error) => {

@@ -1,6 +1,8 @@
 //! Pure. Responses of Devices, and an operator's leave to go on after a foreign one.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::hash_map::{Entry, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{Hash, Hasher};
 
 use super::{DESCRIPTION_LEN_MAX, Reasons, profile_in_force};
 use crate::domain::fold::{Book, BookError, Fold};
@@ -17,7 +19,7 @@ use crate::domain::time::Timestamp;
 #[derive(Clone, Copy, Debug)]
 pub struct Handed<'a> {
     /// The messages as they came.
-    pub messages: &'a [Vec<u8>],
+    pub messages: &'a [&'a [u8]],
     /// Each of them, read.
     pub readings: &'a [Reading],
     /// SHA-256 of the messages in the form in which they are kept ([`messages::kept`]).
@@ -90,16 +92,18 @@ pub fn responses(
         expected: expected(facts, originator),
         devices: devices_of(book, key, determination, handed.readings)?,
     };
-    let mut seen: HashMap<&[u8], usize> = HashMap::with_capacity(count);
+    let mut seen: HashMap<Octets<'_>, usize> = HashMap::with_capacity(count);
     let mut lines = Vec::with_capacity(count);
     for (n, (octets, reading)) in (1..).zip(handed.messages.iter().zip(handed.readings)) {
-        let line = match seen.insert(octets, n) {
-            Some(before) => {
-                seen.insert(octets, before);
-                let why = format!("the same octets as message {before}");
+        let line = match seen.entry(Octets(octets)) {
+            Entry::Occupied(before) => {
+                let why = format!("the same octets as message {}", before.get());
                 ResultLine::new(responses::device_of(octets), None, Outcome::Duplicate, &why)
             }
-            None => session.decide(reading)?,
+            Entry::Vacant(place) => {
+                place.insert(n);
+                session.decide(reading)?
+            }
         };
         lines.push(line);
     }
@@ -115,6 +119,16 @@ pub fn responses(
         tally,
     };
     Ok(Taken { event, results: text, lines })
+}
+
+/// A message by all of its octets. It is found by the last of them, its signature's, which hardly another one has.
+#[derive(PartialEq, Eq)]
+struct Octets<'a>(&'a [u8]);
+
+impl Hash for Octets<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.last_chunk::<64>().map_or(self.0, |last| last).hash(state);
+    }
 }
 
 /// The keys of these Devices that were imported before an entry, and that the policy relies on.

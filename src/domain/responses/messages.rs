@@ -3,6 +3,8 @@
 //! They are kept as they would stand in the second, which is half as long; or, where one of them cannot be told from the next by
 //! its own octets, as the first, in one form. Older entries name the first alone.
 
+use std::borrow::Cow;
+
 use crate::domain::gbcs::signed_message_len;
 
 /// Messages of one entry. Each costs some rows to look up while everybody waits for the recorder: together some 50 ms.
@@ -49,49 +51,96 @@ pub fn is_binary(first: u8) -> bool {
 /// Characters of a wrong line that are shown.
 const FOUND_LEN_MAX: usize = 40;
 
-/// The messages of a file, told apart by its first octet; no more than one entry takes.
+/// The messages of a file, told apart by its first octet; no more than one entry takes. They lie in one piece of memory: the file itself,
+/// where it is binary.
 ///
 /// In a binary file a message that cannot be read takes the rest of the file with it, for nobody can tell where the next begins:
 /// it is the last one answered.
-pub fn split(octets: &[u8]) -> Result<Vec<Vec<u8>>, MessagesError> {
-    let messages = all(octets, MESSAGES_MAX + 1)?;
-    if messages.len() > MESSAGES_MAX { Err(MessagesError::TooMany) } else { Ok(messages) }
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Messages {
+    octets: Vec<u8>,
+    /// Where each ends.
+    ends: Vec<usize>,
+    /// Each says itself where it ends.
+    are_whole: bool,
 }
 
-/// As [`split`], the first `count_max` messages of a file of any number.
-pub fn all(octets: &[u8], count_max: usize) -> Result<Vec<Vec<u8>>, MessagesError> {
-    let first = octets.first().ok_or(MessagesError::Empty)?;
-    let messages = if is_binary(*first) { binary(octets, count_max) } else { lines(octets, count_max)? };
-    if messages.is_empty() { Err(MessagesError::Empty) } else { Ok(messages) }
-}
-
-fn binary(mut octets: &[u8], count_max: usize) -> Vec<Vec<u8>> {
-    let mut messages = Vec::new();
-    while !octets.is_empty() && messages.len() < count_max {
-        let (message, rest) = octets.split_at(signed_message_len(octets).unwrap_or(octets.len()));
-        messages.push(message.to_vec());
-        octets = rest;
+impl Messages {
+    /// Takes a file apart.
+    pub fn split(file: Vec<u8>) -> Result<Self, MessagesError> {
+        let first = file.first().ok_or(MessagesError::Empty)?;
+        let messages = if is_binary(*first) { Self::binary(file) } else { Self::lines(&file)? };
+        match messages.ends.len() {
+            0 => Err(MessagesError::Empty),
+            1..=MESSAGES_MAX => Ok(messages),
+            _ => Err(MessagesError::TooMany),
+        }
     }
-    messages
-}
 
-fn lines(octets: &[u8], count_max: usize) -> Result<Vec<Vec<u8>>, MessagesError> {
-    let lines = (1..).zip(octets.split(|octet| *octet == b'\n')).map(|(line, digits)| (line, digits.trim_ascii()));
-    lines
-        .filter(|(_, digits)| !digits.is_empty())
-        .take(count_max)
-        .map(|(line, digits)| {
-            hex::decode(digits).map_err(|_| {
+    /// Reads a form that is kept, and no other.
+    pub fn read(kept: Vec<u8>) -> Result<Self, MessagesError> {
+        let text = kept.first().is_some_and(|first| !is_binary(*first)).then(|| kept.clone());
+        let messages = Self::split(kept)?;
+        let is_kept = match text {
+            None => messages.are_whole,
+            Some(text) => canonical(&messages.all()).as_bytes() == text,
+        };
+        if is_kept { Ok(messages) } else { Err(MessagesError::NotCanonical) }
+    }
+
+    fn binary(octets: Vec<u8>) -> Self {
+        let (mut ends, mut end, mut are_whole) = (Vec::new(), 0, true);
+        while end < octets.len() && ends.len() <= MESSAGES_MAX {
+            let rest = &octets[end..];
+            let len = signed_message_len(rest);
+            are_whole &= len.is_ok();
+            end += len.unwrap_or(rest.len());
+            ends.push(end);
+        }
+        Self { octets, ends, are_whole }
+    }
+
+    fn lines(file: &[u8]) -> Result<Self, MessagesError> {
+        let mut messages = Self { octets: Vec::with_capacity(file.len() / 2), ends: Vec::new(), are_whole: true };
+        let lines = (1..).zip(file.split(|octet| *octet == b'\n')).map(|(line, digits)| (line, digits.trim_ascii()));
+        for (line, digits) in lines.filter(|(_, digits)| !digits.is_empty()).take(MESSAGES_MAX + 1) {
+            let message = hex::decode(digits).map_err(|_| {
                 let found = String::from_utf8_lossy(digits).chars().take(FOUND_LEN_MAX).collect();
                 MessagesError::Line { line, found }
-            })
-        })
-        .collect()
+            })?;
+            messages.are_whole &= is_whole(&message);
+            messages.octets.extend_from_slice(&message);
+            messages.ends.push(messages.octets.len());
+        }
+        Ok(messages)
+    }
+
+    /// All of them, in order.
+    pub fn all(&self) -> Vec<&[u8]> {
+        let mut from = 0;
+        let ends = self.ends.iter().map(|end| &self.octets[std::mem::replace(&mut from, *end)..*end]);
+        ends.collect()
+    }
+
+    /// Octets of all of them together.
+    pub fn octets_len(&self) -> u64 {
+        self.octets.len() as u64
+    }
+
+    /// As [`kept`].
+    pub fn kept(&self) -> Cow<'_, [u8]> {
+        if self.are_whole { Cow::Borrowed(&self.octets) } else { Cow::Owned(canonical(&self.all()).into()) }
+    }
+
+    /// The same of messages that nobody else needs.
+    pub fn into_kept(self) -> Vec<u8> {
+        if self.are_whole { self.octets } else { self.kept().into_owned() }
+    }
 }
 
 /// Messages as lower-case hexadecimal, one a line.
-pub fn canonical(messages: &[Vec<u8>]) -> String {
-    let mut text = String::with_capacity(messages.iter().map(|message| 2 * message.len() + 1).sum());
+pub fn canonical(messages: &[impl AsRef<[u8]>]) -> String {
+    let mut text = String::with_capacity(messages.iter().map(|message| 2 * message.as_ref().len() + 1).sum());
     for message in messages {
         text.push_str(&hex::encode(message));
         text.push('\n');
@@ -107,15 +156,4 @@ pub fn is_whole(message: &[u8]) -> bool {
 /// The form in which messages are kept: binary, if each says itself where it ends, else as [`canonical`].
 pub fn kept(messages: &[Vec<u8>]) -> Vec<u8> {
     if messages.iter().all(|message| is_whole(message)) { messages.concat() } else { canonical(messages).into() }
-}
-
-/// Reads a form that is kept, and no other.
-pub fn read(octets: &[u8]) -> Result<Vec<Vec<u8>>, MessagesError> {
-    let messages = split(octets)?;
-    let is_kept = if octets.first().is_some_and(|first| is_binary(*first)) {
-        messages.iter().all(|message| is_whole(message))
-    } else {
-        canonical(&messages).as_bytes() == octets
-    };
-    if is_kept { Ok(messages) } else { Err(MessagesError::NotCanonical) }
 }

@@ -132,6 +132,18 @@ impl ResultLine {
         self.detail.strip_prefix(COUNTER)?.split(':').next()?.parse().ok()
     }
 
+    /// What it adds to what its Device said; none if it is nothing that is kept of it.
+    pub fn said(&self, entry: u64) -> Option<Responded> {
+        match self.outcome {
+            Outcome::Recovered | Outcome::Failed | Outcome::Accepted | Outcome::Contradiction => {
+                let own = OwnResult { entry, intent: self.intent?, outcome: self.outcome, detail: self.detail.clone() };
+                Some(Responded { own: Some(own), foreign: None })
+            }
+            Outcome::Foreign => Some(Responded { own: None, foreign: Some(self.foreign_counter()?) }),
+            Outcome::Alert | Outcome::Unmatched | Outcome::Unverified | Outcome::Malformed | Outcome::Duplicate => None,
+        }
+    }
+
     /// Reads a line without its line feed.
     pub fn parse(line: &str) -> Result<Self, String> {
         let mut fields = line.splitn(4, ',');
@@ -172,6 +184,13 @@ impl fmt::Display for ResultLine {
     }
 }
 
+/// Lines in the order of their text: as they came for each Device.
+pub fn in_order(lines: &[ResultLine]) -> Vec<ResultLine> {
+    let mut sorted = lines.to_vec();
+    sorted.sort_by_key(|line| line.device);
+    sorted
+}
+
 /// The one text of results, in the order in which they came for each Device; and how many there are of each.
 pub fn text_of(lines: &[ResultLine]) -> (String, ResponseTally) {
     let mut sorted: Vec<&ResultLine> = lines.iter().collect();
@@ -207,21 +226,19 @@ pub struct Responded {
 }
 
 impl Responded {
+    /// With what was said before it, where it says nothing.
+    #[must_use]
+    pub fn over(self, before: Self) -> Self {
+        Self { own: self.own.or(before.own), foreign: self.foreign.or(before.foreign) }
+    }
+
     /// Takes in a line of this Device; true if it changed anything.
     pub fn absorb(&mut self, line: &ResultLine, entry: u64) -> bool {
-        match line.outcome {
-            Outcome::Recovered | Outcome::Failed | Outcome::Accepted | Outcome::Contradiction => {
-                let Some(intent) = line.intent else { return false };
-                self.own = Some(OwnResult { entry, intent, outcome: line.outcome, detail: line.detail.clone() });
-                true
-            }
-            Outcome::Foreign => {
-                self.foreign = line.foreign_counter();
-                true
-            }
-            Outcome::Alert | Outcome::Unmatched | Outcome::Unverified | Outcome::Malformed | Outcome::Duplicate => {
-                false
-            }
+        let said = line.said(entry);
+        let is_any = said.is_some();
+        if let Some(said) = said {
+            *self = said.over(std::mem::take(self));
         }
+        is_any
     }
 }

@@ -1,6 +1,6 @@
 use super::bundle::{BundleError, CERTIFICATES_MAX};
-use super::messages::{MESSAGES_MAX, MessagesError, canonical, kept, read, split};
-use super::results::text_of;
+use super::messages::{MESSAGES_MAX, Messages, MessagesError, canonical, kept};
+use super::results::{in_order, text_of};
 use super::*;
 use crate::domain::gbcs::proof::Expected;
 use crate::domain::gbcs::samples::{
@@ -78,6 +78,16 @@ fn decided(octets: &[u8], change: impl FnOnce(&mut Facts<'_>, &mut Option<Device
     change(&mut facts, &mut last, &mut responded);
     let facts = Facts { last: last.as_ref(), responded: Some(&responded), ..facts };
     decide(&Reading::Verified(verified(octets)), &facts).to_string()
+}
+
+fn split(file: &[u8]) -> Result<Vec<Vec<u8>>, MessagesError> {
+    Messages::split(file.to_vec()).map(|messages| messages.all().into_iter().map(<[u8]>::to_vec).collect())
+}
+
+fn read(octets: &[u8]) -> Result<Vec<Vec<u8>>, MessagesError> {
+    let messages = Messages::read(octets.to_vec())?;
+    assert_eq!(messages.kept(), kept(&split(octets).unwrap()));
+    Ok(messages.all().into_iter().map(<[u8]>::to_vec).collect())
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "as the facts have it")]
@@ -279,6 +289,7 @@ fn results_are_lines_sorted_by_device_that_are_read_back_in_one_form() {
     assert_eq!((tally.messages(), tally.recovered, tally.failed, tally.foreign, tally.malformed), (4, 1, 1, 1, 1));
     let read: Vec<_> = text.lines().map(|line| ResultLine::parse(line).unwrap()).collect();
     assert_eq!(read, [&lines[1], &lines[2], &lines[0], &lines[3]].map(Clone::clone));
+    assert_eq!(read, in_order(&lines));
     for wrong in ["", "0101010101010101,9", "0101010101010101,09,recovered", "x,9,recovered", "-,-,lost", "-,-,alert,"]
     {
         assert!(ResultLine::parse(wrong).is_err(), "{wrong}");

@@ -11,7 +11,7 @@ use super::says;
 use crate::domain::certificates::path::{self, Time};
 use crate::domain::certificates::profile::{Kind, Policies, Profile, SmkiCertificate, Usage};
 use crate::domain::gbcs::proof::verify_signature;
-use crate::domain::gbcs::{Answer, Frame, Message};
+use crate::domain::gbcs::{Answer, Frame};
 use crate::domain::names::{DeviceId, Digest};
 use crate::domain::policy::Policy;
 use crate::domain::time::Timestamp;
@@ -22,10 +22,18 @@ pub const CANDIDATES_MAX: usize = 4;
 /// Octets of a bundle of certificates: each has about 500, 800 in PEM, and each Device of a file two.
 pub const CERTIFICATES_LEN_MAX: u64 = 8 * 1024 * 1024;
 
+/// A Device CA's certificate.
+#[derive(Clone, Debug)]
+struct Anchor {
+    certificate: SmkiCertificate,
+    /// Its SHA-256.
+    sha256: Digest,
+}
+
 /// Whom a policy believes who is a Device.
 #[derive(Clone, Debug)]
 pub struct Trust {
-    anchors: Vec<SmkiCertificate>,
+    anchors: Vec<Anchor>,
     policies: Vec<ObjectIdentifier>,
     profile: Profile,
 }
@@ -46,7 +54,8 @@ impl Trust {
             Policies::OneOf { device, .. } => device.clone(),
             Policies::NotChecked => Vec::new(),
         };
-        Self { anchors, policies, profile }
+        let with_digest = |certificate: SmkiCertificate| Anchor { sha256: certificate.sha256(), certificate };
+        Self { anchors: anchors.into_iter().map(with_digest).collect(), policies, profile }
     }
 
     /// What a certificate is worth: none if it is not for the signatures of one of these Devices.
@@ -70,8 +79,8 @@ impl Trust {
     fn vouch(&self, certificate: &SmkiCertificate) -> Result<Vouched, String> {
         let mut faults = Vec::new();
         for anchor in &self.anchors {
-            match path::check(certificate, &[], anchor, &self.policies, Time::Disapplied) {
-                Ok(_) => return Ok(Vouched::of(certificate, anchor)),
+            match path::check(certificate, &[], &anchor.certificate, &self.policies, Time::Disapplied) {
+                Ok(_) => return Ok(Vouched::of(certificate, &anchor.certificate)),
                 Err(error) => faults.push(says(error)),
             }
         }
@@ -89,7 +98,7 @@ impl Trust {
         let device = for_signatures(&certificate).map_err(|why| (None, why))?;
         match self.issuer(&certificate) {
             Some(anchor) => {
-                let checked = path::check(&certificate, &[], anchor, &self.policies, Time::Disapplied);
+                let checked = path::check(&certificate, &[], &anchor.certificate, &self.policies, Time::Disapplied);
                 checked.map_err(|error| (Some(device), says(error)))?;
                 Ok(DeviceKey::of(device, &certificate, anchor))
             }
@@ -110,14 +119,14 @@ impl Trust {
     }
 
     /// The first Device CA that a certificate names as its issuer.
-    fn issuer(&self, certificate: &SmkiCertificate) -> Option<&SmkiCertificate> {
-        self.anchors.iter().find(|anchor| path::issued(anchor, certificate))
+    fn issuer(&self, certificate: &SmkiCertificate) -> Option<&Anchor> {
+        self.anchors.iter().find(|anchor| path::issued(&anchor.certificate, certificate))
     }
 
     /// Of what was imported for a Device, that which is relied on: imported before this entry, under a Device CA that the policy
     /// still has; the newest [`CANDIDATES_MAX`], the newest first.
     pub fn relied_on(&self, mut known: Vec<ImportedKey>, before: u64) -> Vec<DeviceKey> {
-        let is_anchor = |device_ca| self.anchors.iter().any(|anchor| anchor.sha256() == device_ca);
+        let is_anchor = |device_ca| self.anchors.iter().any(|anchor| anchor.sha256 == device_ca);
         known.retain(|imported| imported.entry < before && is_anchor(imported.key.device_ca));
         known.sort_by(|a, b| b.entry.cmp(&a.entry).then_with(|| a.key.cmp(&b.key)));
         known.into_iter().map(|imported| imported.key).take(CANDIDATES_MAX).collect()
@@ -155,9 +164,15 @@ pub struct DeviceKey {
 }
 
 impl DeviceKey {
-    fn of(device: DeviceId, certificate: &SmkiCertificate, device_ca: &SmkiCertificate) -> Self {
-        let Vouched { point, from, until } = Vouched::of(certificate, device_ca);
-        Self { device, point, device_ca: device_ca.sha256(), from, until }
+    fn of(device: DeviceId, certificate: &SmkiCertificate, device_ca: &Anchor) -> Self {
+        let Vouched { point, from, until } = Vouched::of(certificate, &device_ca.certificate);
+        Self { device, point, device_ca: device_ca.sha256, from, until }
+    }
+
+    /// Before every key of a Device, in their order.
+    pub const fn least_of(device: DeviceId) -> Self {
+        let never = Timestamp::MIN;
+        Self { device, point: [0; 65], device_ca: Digest([0; 32]), from: never, until: never }
     }
 
     /// Whether both certificates are valid at this moment.
@@ -308,7 +323,7 @@ impl Reading {
         let device = DeviceId(frame.header.originator);
         let unverified = |why: String| Self::Unverified { device, why };
         let signed = frame.signature().map(|signature| (frame.tbs(), signature));
-        let answer = match Message::from_frame(frame).map(Message::into_answer) {
+        let answer = match Answer::from_frame(frame) {
             Ok(Some(answer)) => answer,
             Ok(None) => return malformed("octet 2: expected a Response or an Alert, found a Command".to_owned()),
             Err(error) => return malformed(says(error)),

@@ -198,7 +198,7 @@ impl PersonToken {
         if self.certificate.public_key()?.verifies_fixed(octets, &signature) {
             Ok(signature)
         } else {
-            Err(PersonTokenError::OtherKey { subject: self.certificate.subject_text().to_owned() })
+            Err(PersonTokenError::OtherKey { subject: self.certificate.subject_text() })
         }
     }
 }

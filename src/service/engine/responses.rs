@@ -1,6 +1,5 @@
 //! Shell: Responses of Devices, from the uploads to the entry; and how far each Device has come.
 
-use std::borrow::Cow;
 use std::fs::File;
 use std::io::Read as _;
 use std::sync::Arc;
@@ -19,7 +18,8 @@ use crate::domain::ledger::entry::{Actor, Event, Reason};
 use crate::domain::names::{DeterminationId, Digest, KeyLabel};
 use crate::domain::policy::Policy;
 use crate::domain::responses::bundle;
-use crate::domain::responses::messages::{self, MESSAGES_LEN_MAX};
+use crate::domain::responses::messages::{FILE_LEN_MAX, MESSAGES_LEN_MAX, Messages};
+use crate::domain::responses::results::in_order;
 use crate::domain::responses::trust::CERTIFICATES_LEN_MAX;
 use crate::domain::responses::{Outcome, Reading, Responded, ResultLine, Trust};
 use crate::recorder::Recorder;
@@ -89,19 +89,18 @@ impl Turns {
 
 /// What was handed in, read: everything that needs nothing but what is durable.
 struct Sent {
-    messages: Vec<Vec<u8>>,
-    /// DER, those that came with the messages.
-    certificates: Vec<Vec<u8>>,
+    messages: Messages,
+    /// A bundle, those that came with the messages.
+    certificates: Vec<u8>,
     imported: ImportedKeys,
     imported_before: Option<u64>,
 }
 
 /// What was handed in, verified.
 struct Prepared {
-    messages: Vec<Vec<u8>>,
+    messages: Messages,
     readings: Vec<Reading>,
-    /// The messages as they are kept.
-    responses: Vec<u8>,
+    /// Of the messages as they are kept.
     responses_sha256: Digest,
     /// The certificates that are kept: DER, one after another.
     certificates: Vec<u8>,
@@ -116,7 +115,9 @@ pub(super) fn staged(staging: &Staging, field: &str, digest: Digest, len_max: u6
         let remedy = "Upload it again; what waits too long is dropped.";
         Failure::malformed(field, "the SHA-256 of an upload that waits", &digest.to_string(), remedy)
     })?;
-    let mut octets = Vec::new();
+    // Room for all of it at once: one that grows would be copied.
+    let room = staging.len(digest).unwrap_or_default().min(len_max);
+    let mut octets = Vec::with_capacity(usize::try_from(room).unwrap_or_default());
     file.take(len_max + 1).read_to_end(&mut octets).map_err(|error| Failure::Internal { what: error.to_string() })?;
     if octets.len() as u64 > len_max {
         return Err(Failure::TooLarge { what: "the upload", limit: len_max });
@@ -125,12 +126,12 @@ pub(super) fn staged(staging: &Staging, field: &str, digest: Digest, len_max: u6
 }
 
 fn read(staging: &Staging, ask: &wire::RecoveryResponses, trust: &Trust, ledger: &dyn Reader) -> Answer<Sent> {
-    let sent = staged(staging, "responses", ask.responses, messages::FILE_LEN_MAX)?;
-    let messages = messages::split(&sent).map_err(|error| {
+    let sent = staged(staging, "responses", ask.responses, FILE_LEN_MAX)?;
+    let messages = Messages::split(sent).map_err(|error| {
         Failure::malformed("responses", "a file of messages", &error.to_string(), "Mend it and send it again.")
     })?;
     // What is handed in is kept for good, and the Contingency Symmetric Key in nothing that is.
-    if let Some(n) = messages.iter().position(|message| is_contingency_command(message)) {
+    if let Some(n) = messages.all().into_iter().position(is_contingency_command) {
         staging.discard(&[ask.responses]);
         return Err(Failure::malformed(
             "responses",
@@ -140,32 +141,30 @@ fn read(staging: &Staging, ask: &wire::RecoveryResponses, trust: &Trust, ledger:
         ));
     }
     // What is kept, and read again by every audit, is the messages; as octets alone they are not halved.
-    if messages.iter().map(|message| message.len() as u64).sum::<u64>() > MESSAGES_LEN_MAX {
+    if messages.octets_len() > MESSAGES_LEN_MAX {
         return Err(Failure::TooLarge { what: "the messages of one upload together", limit: MESSAGES_LEN_MAX });
     }
-    let bundle = match ask.certificates {
+    let mut certificates = match ask.certificates {
         Some(certificates) => staged(staging, "certificates", certificates, CERTIFICATES_LEN_MAX)?,
         None => Vec::new(),
     };
-    let certificates = if bundle.iter().all(u8::is_ascii_whitespace) {
-        Vec::new()
-    } else {
-        let given = bundle::given(&bundle).map_err(|error| {
-            Failure::malformed(
-                "certificates",
-                "certificates in DER, one after another, or in PEM",
-                &format!("something else ({error})"),
-                "Mend it and send it again.",
-            )
-        })?;
-        given.into_iter().map(Cow::into_owned).collect()
-    };
+    if certificates.iter().all(u8::is_ascii_whitespace) {
+        certificates.clear();
+    }
+    bundle::given(&certificates).map_err(|error| {
+        Failure::malformed(
+            "certificates",
+            "certificates in DER, one after another, or in PEM",
+            &format!("something else ({error})"),
+            "Mend it and send it again.",
+        )
+    })?;
     let (mut imported, mut imported_before) = (None, None);
     // In this order: what is imported after the head was read does not count, and so cannot be there for one Device and not for
     // another.
     let head = ledger.head()?;
     if ledger.has_device_keys()? {
-        let keys = imported_keys(&StoredBook(ledger), trust, &responses::devices(&messages), head.size);
+        let keys = imported_keys(&StoredBook(ledger), trust, &responses::devices(&messages.all()), head.size);
         imported = Some(keys.map_err(|error| Failure::Internal { what: error.to_string() })?);
         imported_before = Some(head.size);
     }
@@ -174,12 +173,12 @@ fn read(staging: &Staging, ask: &wire::RecoveryResponses, trust: &Trust, ledger:
 
 fn verified(sent: Sent, trust: &Trust) -> Prepared {
     let Sent { messages, certificates, imported, imported_before } = sent;
-    let (readings, candidates) = responses::verify(&messages, &certificates, imported, trust);
+    let given = bundle::given(&certificates).unwrap_or_default();
+    let (readings, candidates) = responses::verify(&messages.all(), &given, imported, trust);
     let certificates = candidates.octets().collect::<Vec<_>>().concat();
     let certificates_sha256 = Digest::of(&certificates);
-    let responses = messages::kept(&messages);
-    let responses_sha256 = Digest::of(&responses);
-    Prepared { messages, readings, responses, responses_sha256, certificates, certificates_sha256, imported_before }
+    let responses_sha256 = Digest::of(&messages.kept());
+    Prepared { messages, readings, responses_sha256, certificates, certificates_sha256, imported_before }
 }
 
 /// The lines of what proves no recovery, and the summary.
@@ -224,7 +223,7 @@ impl Daemon {
         let keys = Arc::clone(&self.keys);
         let determination = ask.determination;
         let taken = self.change(move |recorder| {
-            let Prepared { messages, readings, responses: kept, responses_sha256, .. } = prepared;
+            let Prepared { messages, readings, responses_sha256, .. } = prepared;
             let (certificates, imported_before) = (prepared.certificates, prepared.imported_before);
             let certificates_sha256 = prepared.certificates_sha256;
             let by = recorder.known(actor);
@@ -232,7 +231,7 @@ impl Daemon {
                 return Ok(Err(another_policy()));
             }
             let handed = Handed {
-                messages: &messages,
+                messages: &messages.all(),
                 readings: &readings,
                 responses: responses_sha256,
                 certificates: certificates_sha256,
@@ -254,8 +253,9 @@ impl Daemon {
             if taken.event.tally.foreign > 0 {
                 keys.fence();
             }
-            recorder.queue_hashed_blob(responses_sha256, kept);
+            recorder.queue_hashed_blob(responses_sha256, messages.into_kept());
             recorder.queue_hashed_blob(certificates_sha256, certificates);
+            recorder.queue_lines_in(taken.event.results, in_order(&taken.lines).into());
             recorder.queue_hashed_blob(taken.event.results, std::mem::take(&mut taken.results).into_bytes());
             let entry = recorder.queue(&by, Event::ResponsesTaken(taken.event.clone()))?;
             Ok(Ok((taken, entry)))

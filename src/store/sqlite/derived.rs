@@ -1,5 +1,6 @@
 //! Shell: the derived tables, in the store's schema or in the one where they are made again.
 
+use std::borrow::Borrow;
 use std::fmt::Write as _;
 use std::ops::ControlFlow;
 use std::str::FromStr;
@@ -265,24 +266,33 @@ fn responded_row(row: &Row<'_>) -> Result<Responded, StoreError> {
     Ok(Responded { own, foreign: row.get::<_, Option<i64>>(4)?.map(i64::cast_unsigned) })
 }
 
+/// Puts what Devices said over what is there.
 pub(super) fn put_responded(
     connection: &Connection,
     schema: Schema,
-    determination: DeterminationId,
-    device: DeviceId,
-    responded: &Responded,
+    all: impl IntoIterator<Item = (DeterminationId, DeviceId, impl Borrow<Responded>)>,
 ) -> Result<(), StoreError> {
-    let Responded { own, foreign } = responded;
-    let sql = sql!(schema, "INSERT OR REPLACE INTO", "response VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)");
-    connection.prepare_cached(sql)?.execute((
-        determination.0,
-        device.0.octets(),
-        own.as_ref().map(|own| own.entry.cast_signed()),
-        own.as_ref().map(|own| own.intent.cast_signed()),
-        own.as_ref().map(|own| own.outcome.as_str()),
-        own.as_ref().map(|own| &*own.detail),
-        foreign.map(u64::cast_signed),
-    ))?;
+    let sql = sql!(
+        schema,
+        "INSERT INTO",
+        "response AS before VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO UPDATE SET \
+         entry = coalesce(excluded.entry, before.entry), intent = coalesce(excluded.intent, before.intent), \
+         outcome = coalesce(excluded.outcome, before.outcome), detail = coalesce(excluded.detail, before.detail), \
+         foreign_counter = coalesce(excluded.foreign_counter, before.foreign_counter)"
+    );
+    let mut put = connection.prepare_cached(sql)?;
+    for (determination, device, said) in all {
+        let Responded { own, foreign } = said.borrow();
+        put.execute((
+            determination.0,
+            device.0.octets(),
+            own.as_ref().map(|own| own.entry.cast_signed()),
+            own.as_ref().map(|own| own.intent.cast_signed()),
+            own.as_ref().map(|own| own.outcome.as_str()),
+            own.as_ref().map(|own| &*own.detail),
+            foreign.map(u64::cast_signed),
+        ))?;
+    }
     Ok(())
 }
 
@@ -353,16 +363,13 @@ pub(super) fn apply(connection: &Connection, derived: &Derived<'_>) -> Result<()
             put_device(connection, Schema::Rebuilt, key, *device, row)
         }
         Derived::Responses { determination, entry, lines } => {
-            for (device, line) in lines.iter().filter_map(|line| Some((line.device?, line))) {
-                let mut known = responded(connection, Schema::Rebuilt, *determination, device)?.unwrap_or_default();
-                if known.absorb(line, *entry) {
-                    put_responded(connection, Schema::Rebuilt, *determination, device, &known)?;
-                }
-            }
-            Ok(())
+            let said = lines.iter().filter_map(|line| Some((*determination, line.device?, line.said(*entry)?)));
+            put_responded(connection, Schema::Rebuilt, said)
         }
         Derived::Request { id, row } => put_request(connection, Schema::Rebuilt, *id, row),
-        Derived::DeviceKeys { entry, keys } => device_keys::add(connection, Schema::Rebuilt, *entry, keys),
+        Derived::DeviceKeys { entry, keys } => {
+            device_keys::add(connection, Schema::Rebuilt, keys.iter().map(|key| (key, *entry)))
+        }
         Derived::List { .. } | Derived::Signature { .. } | Derived::Released { .. } => {
             apply_at_once(connection, Schema::Rebuilt, derived)
         }

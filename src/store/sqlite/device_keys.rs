@@ -28,12 +28,17 @@ const NAME: &str = TABLE.name;
 /// The first octet of an uncompressed point (SEC 1, 2.3.3).
 const UNCOMPRESSED: u8 = 4;
 
-pub(super) fn add(connection: &Connection, schema: Schema, entry: u64, keys: &[DeviceKey]) -> Result<(), StoreError> {
+/// Adds keys, each with the entry that it came with.
+pub(super) fn add<'a>(
+    connection: &Connection,
+    schema: Schema,
+    keys: impl IntoIterator<Item = (&'a DeviceKey, u64)>,
+) -> Result<(), StoreError> {
     let mut insert = connection.prepare_cached(match schema {
         Schema::Main => "INSERT INTO main.device_key VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
         Schema::Rebuilt => "INSERT INTO rebuilt.device_key VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
     })?;
-    for DeviceKey { device, point, device_ca, from, until } in keys {
+    for (DeviceKey { device, point, device_ca, from, until }, entry) in keys {
         let dates = (from.unix_seconds(), until.unix_seconds());
         insert.execute((device.0.octets(), &point[1..], device_ca.0, dates.0, dates.1, entry.cast_signed()))?;
     }

@@ -4,10 +4,10 @@
 //! Rows are believed page by page: the first read within a page hashes it and compares with the page's digest, which the snapshot
 //! entry commits to. Where no snapshot was taken yet, a start has compared every row with what the ledger makes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::btree_map::{BTreeMap, Entry};
 use std::ops::{Bound, ControlFlow};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
 
 use rusqlite::{Connection, OptionalExtension as _};
@@ -21,7 +21,7 @@ use crate::domain::fold::snapshot::{Made, Page, Pages, Renewed, Table, Tables, T
 use crate::domain::ledger::snapshots::TableKept;
 use crate::domain::names::{DeterminationId, DeviceId, Digest, KeyLabel, RequestId};
 use crate::domain::policy::facts::{DeviceFacts, IntentState};
-use crate::domain::responses::{ImportedKey, Responded};
+use crate::domain::responses::{DeviceKey, ImportedKey, Responded};
 
 /// Rows that changed since the last snapshot.
 #[derive(Debug, Default)]
@@ -29,8 +29,10 @@ pub(super) struct Overlay {
     devices: BTreeMap<KeyLabel, BTreeMap<DeviceId, DeviceFacts>>,
     requests: BTreeMap<RequestId, RequestFacts>,
     earlier: BTreeMap<KeyLabel, BTreeMap<(DeviceId, u64), u64>>,
+    /// Of each only what was said since, which stands over what the row has.
     responses: BTreeMap<(DeterminationId, DeviceId), Responded>,
-    device_keys: BTreeMap<DeviceId, BTreeSet<ImportedKey>>,
+    /// Each with the entry that it came with.
+    device_keys: BTreeMap<DeviceKey, u64>,
     len: usize,
 }
 
@@ -48,6 +50,13 @@ impl Overlay {
         self.earlier.get(key)?.get(&(device, counter)).copied()
     }
 
+    /// The keys of a Device.
+    fn device_keys(&self, device: DeviceId) -> impl Iterator<Item = ImportedKey> {
+        let from = self.device_keys.range(DeviceKey::least_of(device)..);
+        let theirs = from.take_while(move |(key, _)| key.device == device);
+        theirs.map(|(key, entry)| ImportedKey { key: *key, entry: *entry })
+    }
+
     fn put_device(&mut self, key: &KeyLabel, device: DeviceId, facts: DeviceFacts) {
         self.len += usize::from(under(&mut self.devices, key).insert(device, facts).is_none());
     }
@@ -61,17 +70,26 @@ impl Overlay {
     }
 
     fn put_responded(&mut self, determination: DeterminationId, device: DeviceId, responded: Responded) {
-        self.len += usize::from(self.responses.insert((determination, device), responded).is_none());
+        match self.responses.entry((determination, device)) {
+            Entry::Vacant(place) => {
+                place.insert(responded);
+                self.len += 1;
+            }
+            Entry::Occupied(mut place) => {
+                let before = std::mem::take(place.get_mut());
+                place.insert(responded.over(before));
+            }
+        }
     }
 
     fn put_device_key(&mut self, imported: ImportedKey) {
-        self.len += usize::from(self.device_keys.entry(imported.key.device).or_default().insert(imported));
+        self.len += usize::from(self.device_keys.insert(imported.key, imported.entry).is_none());
     }
 
     /// Puts later rows over these.
     fn extend(&mut self, later: Self) {
         let Self { devices, requests, earlier, responses, device_keys, len: _ } = later;
-        device_keys.into_values().flatten().for_each(|imported| self.put_device_key(imported));
+        device_keys.into_iter().for_each(|(key, entry)| self.put_device_key(ImportedKey { key, entry }));
         for (key, devices) in devices {
             for (device, facts) in devices {
                 self.put_device(&key, device, facts);
@@ -102,9 +120,7 @@ impl Overlay {
                 let rows = self.earlier.iter().flat_map(|(key, rows)| rows.keys().map(move |row| (key, *row)));
                 rows.map(|(key, (device, counter))| earlier_key(key, device, counter)).collect()
             }
-            Table::DeviceKey => {
-                self.device_keys.values().flatten().map(|imported| imported_key(&imported.key)).collect()
-            }
+            Table::DeviceKey => self.device_keys.keys().map(imported_key).collect(),
             Table::Response => self.responses.keys().map(|(id, device)| response_key(*id, *device).to_vec()).collect(),
         };
         keys.sort_unstable();
@@ -126,13 +142,9 @@ impl Overlay {
                 derived::put_earlier(connection, key, *device, *counter, *intent)?;
             }
         }
-        for ((determination, device), responded) in &self.responses {
-            derived::put_responded(connection, Schema::Main, *determination, *device, responded)?;
-        }
-        for imported in self.device_keys.values().flatten() {
-            device_keys::add(connection, Schema::Main, imported.entry, std::slice::from_ref(&imported.key))?;
-        }
-        Ok(())
+        let responses = self.responses.iter().map(|((determination, device), said)| (*determination, *device, said));
+        derived::put_responded(connection, Schema::Main, responses)?;
+        device_keys::add(connection, Schema::Main, self.device_keys.iter().map(|(key, entry)| (key, *entry)))
     }
 }
 
@@ -149,6 +161,8 @@ fn under<'a, T: Default>(all: &'a mut BTreeMap<KeyLabel, T>, key: &KeyLabel) -> 
 struct Held {
     pages: Pages,
     marks: Vec<Mark>,
+    /// The page that was looked for last.
+    near: AtomicUsize,
 }
 
 /// What is known of a page besides.
@@ -168,7 +182,18 @@ impl Mark {
 
 impl Held {
     fn new((pages, ids): (Pages, Vec<i64>), seen: bool) -> Self {
-        Self { pages, marks: ids.into_iter().map(|id| Mark::new(id, seen)).collect() }
+        Self { pages, marks: ids.into_iter().map(|id| Mark::new(id, seen)).collect(), near: AtomicUsize::new(0) }
+    }
+
+    /// The page of a key as `search` finds it. Many are looked up in order, and most lie in the page of the one before.
+    fn find(&self, key: &[u8], search: impl FnOnce(&Pages) -> Option<usize>) -> Option<usize> {
+        let near = self.near.load(Ordering::Relaxed);
+        if self.pages.all().get(near).is_some_and(|page| *page.first <= *key && *key <= *page.last) {
+            return Some(near);
+        }
+        let found = search(&self.pages)?;
+        self.near.store(found, Ordering::Relaxed);
+        Some(found)
     }
 
     /// Compares a page with its rows, unless that was done before.
@@ -349,7 +374,7 @@ impl State {
     fn has(&self, connection: &Connection, table: Table, key: &[u8]) -> Result<bool, StoreError> {
         let Some(held) = &self.held else { return Ok(true) };
         let held = &held[place(table)];
-        let Some(at) = held.pages.covering(key) else { return Ok(false) };
+        let Some(at) = held.find(key, |pages| pages.covering(key)) else { return Ok(false) };
         held.see(connection, table, at)?;
         Ok(true)
     }
@@ -401,13 +426,17 @@ impl State {
         determination: DeterminationId,
         device: DeviceId,
     ) -> Result<Option<Responded>, StoreError> {
-        match self.overlay.responses.get(&(determination, device)) {
-            Some(responded) => Ok(Some(responded.clone())),
-            None if self.has(connection, Table::Response, &response_key(determination, device))? => {
-                derived::responded(connection, Schema::Main, determination, device)
-            }
-            None => Ok(None),
-        }
+        let changed = self.overlay.responses.get(&(determination, device));
+        let is_all = changed.is_some_and(|changed| changed.own.is_some() && changed.foreign.is_some());
+        let before = if !is_all && self.has(connection, Table::Response, &response_key(determination, device))? {
+            derived::responded(connection, Schema::Main, determination, device)?
+        } else {
+            None
+        };
+        Ok(match (changed, before) {
+            (Some(changed), before) => Some(changed.clone().over(before.unwrap_or_default())),
+            (None, before) => before,
+        })
     }
 
     pub(super) fn device_keys(
@@ -420,7 +449,8 @@ impl State {
             Some(held) => {
                 let held = &held[place(Table::DeviceKey)];
                 // All of one Device's are in one page: the first that reaches so far, unless it begins after them.
-                let at = held.pages.from(device.0.octets());
+                let from = device.0.octets();
+                let at = held.find(from, |pages| Some(pages.from(from))).unwrap_or_default();
                 match held.pages.all().get(at) {
                     Some(page) if page.first.get(..8) <= Some(&device.0.octets()[..]) => {
                         held.see(connection, Table::DeviceKey, at)?;
@@ -430,7 +460,7 @@ impl State {
                 }
             }
         };
-        found.extend(self.overlay.device_keys.get(&device).into_iter().flatten());
+        found.extend(self.overlay.device_keys(device));
         found.sort_unstable();
         Ok(found)
     }
@@ -487,14 +517,8 @@ impl State {
             }
             Derived::Request { id, row } => next.put_request(*id, **row),
             Derived::Responses { determination, entry, lines } => {
-                for (device, line) in lines.iter().filter_map(|line| Some((line.device?, line))) {
-                    let mut known = match next.responses.get(&(*determination, device)) {
-                        Some(known) => known.clone(),
-                        None => self.responded(connection, *determination, device)?.unwrap_or_default(),
-                    };
-                    if known.absorb(line, *entry) {
-                        next.put_responded(*determination, device, known);
-                    }
+                for (device, said) in lines.iter().filter_map(|line| Some((line.device?, line.said(*entry)?))) {
+                    next.put_responded(*determination, device, said);
                 }
             }
             Derived::DeviceKeys { entry, keys } => {

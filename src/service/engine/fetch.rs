@@ -564,13 +564,9 @@ impl Walk<'_> {
                 commands::rebuild(template, originator, &intent, &row.octets, symmetric.as_ref(), &mut self.made)
                     .map_err(|error| error.to_string())
                     .and_then(|()| {
-                        let is_it = match expected {
-                            Some(expected) => Digest::of(&row.octets) == expected,
-                            None => {
-                                let end = self.made.len() - SIGNATURE_PART_LEN;
-                                key.verifies_fixed(&self.made[1..end], &row.octets)
-                            }
-                        };
+                        let body = &self.made[1..self.made.len() - SIGNATURE_PART_LEN];
+                        let is_it = expected
+                            .map_or_else(|| key.verifies_fixed(body, &row.octets), |of| Digest::of(&row.octets) == of);
                         if is_it { Ok(row.octets) } else { Err(NO_SIGNATURE.to_owned()) }
                     })
             }

@@ -199,11 +199,13 @@ impl Batch {
 
     /// Gives an item its outcome; the first one counts.
     fn give(&self, n: usize, outcome: Outcome) {
-        self.give_all([(n, outcome)]);
+        if let Some(news) = self.note([(n, outcome)]) {
+            news.tell();
+        }
     }
 
-    /// Gives some items their outcomes; the first one of each counts.
-    fn give_all(&self, outcomes: impl IntoIterator<Item = (usize, Outcome)>) {
+    /// Notes the outcomes of some items; the first one of each counts. What is to be told of them now.
+    fn note(&self, outcomes: impl IntoIterator<Item = (usize, Outcome)>) -> Option<News> {
         let mut given = lock(&self.given);
         let (held, left) = &mut *given;
         for (n, outcome) in outcomes {
@@ -217,10 +219,8 @@ impl Batch {
             held.push(SignResult { tag: self.items[n].tag, outcome });
             *left -= 1;
         }
-        if !held.is_empty() && (*left == 0 || self.told == Told::AsTheyCome) {
-            // A caller that no longer listens has lost interest, not its records: those were written before.
-            let _ = self.results.send(std::mem::take(held));
-        }
+        let is_due = !held.is_empty() && (*left == 0 || self.told == Told::AsTheyCome);
+        is_due.then(|| News { to: self.results.clone(), results: std::mem::take(held) })
     }
 
     /// Verifies a signature with the second implementation; what does not verify is not released.
@@ -230,6 +230,19 @@ impl Batch {
         } else {
             Outcome::Unknown(HsmError::WrongSignature(self.key.clone()))
         }
+    }
+}
+
+/// Outcomes, and whom to tell them.
+struct News {
+    to: UnboundedSender<Vec<SignResult>>,
+    results: Vec<SignResult>,
+}
+
+impl News {
+    fn tell(self) {
+        // A caller that no longer listens has lost interest, not its records: those were written before.
+        let _ = self.to.send(self.results);
     }
 }
 
@@ -516,6 +529,7 @@ impl Keeper {
             let verify = move || {
                 // Given together, after the last is verified. One frame has items of one batch, or of the end of one and the
                 // beginning of the next.
+                let mut news = Vec::new();
                 for of_batch in signed.chunk_by(|(one, ..), (other, ..)| Arc::ptr_eq(one, other)) {
                     let verified = of_batch.iter().map(|(batch, n, signature)| (*n, batch.verify(*n, *signature)));
                     let verified: Vec<_> = verified.collect();
@@ -526,8 +540,11 @@ impl Keeper {
                             let _ = socket.as_ref().map(|socket| socket.shutdown(Shutdown::Both));
                         }
                     }
-                    of_batch[0].0.give_all(verified);
+                    news.extend(of_batch[0].0.note(verified));
                 }
+                // Let go of before: whoever hears of it goes on to the next commands, which are as many megabytes.
+                drop(signed);
+                news.into_iter().for_each(News::tell);
             };
             // One alone is verified here: to hand it over takes as long as to verify it, and whoever waits for a checkpoint waits for both.
             if is_alone { verify() } else { Pool::shared().submit(verify) }

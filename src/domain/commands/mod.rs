@@ -15,7 +15,7 @@ use crate::domain::gbcs::{
     self, FillError, FillKeyError, SYMMETRIC_KEY_GROWTH_MAX, SymmetricKey, Template, put_symmetric_key,
 };
 use crate::domain::ledger::entry::Intent;
-use crate::domain::names::{Digest, PartyId};
+use crate::domain::names::{DeviceId, Digest, PartyId};
 
 /// Why a command cannot be made again.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -58,17 +58,42 @@ pub fn rebuild(
     symmetric: Option<&SymmetricKey>,
     out: &mut Vec<u8>,
 ) -> Result<(), RebuildError> {
-    let from = out.len();
-    template.fill(originator, intent.device, intent.counter, out)?;
-    // What the intent says is all but the first octet, and without the key.
-    let found = Digest::of(&out[from + 1..]);
-    let made = if found != intent.command {
-        Err(RebuildError::Differs { expected: intent.command, found })
-    } else if template.needs_symmetric_key() {
-        fill_in_place(from, symmetric, out)
-    } else {
-        Ok(())
+    let check = |unfilled: &[u8]| {
+        let (expected, found) = (intent.command, Digest::of(unfilled));
+        if found == expected { Ok(()) } else { Err(RebuildError::Differs { expected, found }) }
     };
+    make(template, originator, (intent.device, intent.counter), (signature, symmetric), check, out)
+}
+
+/// The same once more, of what [`rebuild`] has compared with its intent before: a command is some four kilobytes, and what it is made of
+/// some hundred octets, for whoever keeps many.
+///
+/// # Errors
+/// Nothing is appended.
+pub fn rebuild_again(
+    template: &Template,
+    originator: PartyId,
+    (device, counter): (DeviceId, u64),
+    signature: &[u8; 64],
+    symmetric: Option<&SymmetricKey>,
+    out: &mut Vec<u8>,
+) -> Result<(), RebuildError> {
+    make(template, originator, (device, counter), (signature, symmetric), |_| Ok(()), out)
+}
+
+/// `check` is given what the intent says: all but the first octet, and without the key.
+fn make(
+    template: &Template,
+    originator: PartyId,
+    (device, counter): (DeviceId, u64),
+    (signature, symmetric): (&[u8; 64], Option<&SymmetricKey>),
+    check: impl FnOnce(&[u8]) -> Result<(), RebuildError>,
+    out: &mut Vec<u8>,
+) -> Result<(), RebuildError> {
+    let from = out.len();
+    template.fill(originator, device, counter, out)?;
+    let made = check(&out[from + 1..])
+        .and_then(|()| if template.needs_symmetric_key() { fill_in_place(from, symmetric, out) } else { Ok(()) });
     match made {
         Ok(()) => gbcs::finish(out, signature),
         Err(_) => out.truncate(from),

@@ -1,14 +1,14 @@
 //! Shell: the commands of a request once more, each made again from its template, Device, counter and kept signature.
 //!
 //! A thread of its own walks the request's intents in the order of the ledger, a page at a time, and makes the commands of it; meanwhile the
-//! release of the page before is recorded, and its commands go out. Nothing is kept but what of a page is on its way, and the intents
-//! that wait for their outcome.
+//! release of the page before is recorded, and its commands go out. Nothing is kept but what the commands of a page are made of, and the
+//! intents that wait for their outcome: the commands themselves are four megabytes a page, and there may be three pages.
 //!
-//! Time per command, beside the socket: two leaves read and hashed, the signature's row, the template filled, and SHA-256 over four kilobytes, which is
-//! most of it and has to be: what goes out is what the intent says, octet for octet.
+//! Time per command, beside the socket: two leaves read and hashed, the signature's row, the template filled, now and as it goes out, and SHA-256 over four
+//! kilobytes, which is most of it and has to be: what goes out is what the intent says, octet for octet.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::ops::{ControlFlow, Range};
+use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -20,11 +20,11 @@ use super::make::Pieces;
 use super::{Answer, Daemon, PIECES_MAX, reason, refused};
 use crate::api::engine::{Caller, Octets};
 use crate::api::failure::Failure;
-use crate::api::wire::{self, AnswerWriter, Base64, Item, ItemOutcome, StoppedLine, Summary, SummaryLine};
+use crate::api::wire::{self, AnswerWriter, Item, StoppedLine, Summary, SummaryLine};
 use crate::domain::certificates::signature::PublicKey;
 use crate::domain::commands::pairs::{Pairs, Settled, Step, Whose};
 use crate::domain::commands::{self, CommandOctets, container::Header};
-use crate::domain::gbcs::{SIGNATURE_PART_LEN, Template};
+use crate::domain::gbcs::{SIGNATURE_PART_LEN, SymmetricKey, Template};
 use crate::domain::ledger::entry::{
     Actor, Batch, Entry, Event, Intent, JobCancelled, JobEnded, Reason, Refused, SignResult,
 };
@@ -113,31 +113,20 @@ struct Found {
 }
 
 enum What {
-    /// A command: where its octets are in the page.
-    Command(Range<usize>),
+    /// A command that was made again, and is what its intent says: its signature; and the Contingency Symmetric Key, if that belongs into it.
+    Command([u8; 64], Option<SymmetricKey>),
     Told(ToldOutcome),
 }
 
 /// What was found together.
+#[derive(Default)]
 struct Page {
     found: Vec<Found>,
-    /// Commands, one after the other.
-    octets: CommandOctets,
     /// Refusals, which have no intent.
     refused: Vec<Told>,
 }
 
 impl Page {
-    fn new(wanted: &Wanted) -> Self {
-        let mut octets = CommandOctets::new(wanted.symmetric.is_some());
-        if octets.has_key() {
-            // What it outgrows is not wiped.
-            let longest = wanted.templates.values().map(|template| commands::rebuilt_len_max(template)).max();
-            octets.reserve_exact(PAGE_MAX * longest.unwrap_or_default());
-        }
-        Self { found: Vec::new(), octets, refused: Vec::new() }
-    }
-
     fn is_empty(&self) -> bool {
         self.found.is_empty() && self.refused.is_empty()
     }
@@ -208,6 +197,7 @@ impl Daemon {
         let (by, wanted) = begun.await?;
         let header = wanted.header.clone();
         let has_key = wanted.symmetric.is_some();
+        let (templates, originator) = (wanted.templates.clone(), wanted.originator);
         let about = HandOver { by, request, determination, asked, signed: Vec::new() };
         let (pages, found) = mpsc::channel(1);
         let (pieces, octets) = mpsc::channel(PIECES_MAX);
@@ -216,7 +206,7 @@ impl Daemon {
         let (desk, stopping) = (self.desk.clone(), self.stopping.subscribe());
         tokio::spawn(async move {
             let piece = answers::piece(has_key);
-            let answer = Handing { desk, about, pieces, piece, summary: Summary::default() };
+            let answer = Handing { desk, about, templates, originator, pieces, piece, summary: Summary::default() };
             answer.run(found, form, header, stopping).await;
             drop(turn);
         });
@@ -244,8 +234,11 @@ impl Daemon {
         };
         tokio::task::spawn_blocking(move || {
             let send = |page| pages.blocking_send(Ok(page)).map_or(ControlFlow::Break(()), ControlFlow::Continue);
-            let page = Page::new(&wanted);
-            let mut walk = Walk { reader: &reader, wanted, pending: Pairs::default(), page };
+            let mut made = CommandOctets::new(wanted.symmetric.is_some());
+            // What it outgrows is not wiped.
+            let longest = wanted.templates.values().map(|template| commands::rebuilt_len_max(template)).max();
+            made.reserve_exact(longest.unwrap_or_default());
+            let mut walk = Walk { reader: &reader, wanted, pending: Pairs::default(), page: Page::default(), made };
             let walked = match walk.wanted.devices.take() {
                 Some(devices) => walk.devices(&devices, &send),
                 None => walk.all(&send, &mut source),
@@ -339,6 +332,8 @@ struct Walk<'a> {
     /// The request's intents that wait for their outcome, or behind one that does.
     pending: Pairs,
     page: Page,
+    /// The command that was made last.
+    made: CommandOctets,
 }
 
 /// What is read of a leaf, and worked on when the reading is over: a row that is read meanwhile would be as of its beginning.
@@ -419,8 +414,7 @@ impl Walk<'_> {
     }
 
     fn take_page(&mut self) -> Page {
-        let next = Page::new(&self.wanted);
-        std::mem::replace(&mut self.page, next)
+        std::mem::take(&mut self.page)
     }
 
     /// What matters of a leaf.
@@ -552,7 +546,6 @@ impl Walk<'_> {
         intent: Intent,
         expected: Option<Digest>,
     ) -> Result<(), StoreError> {
-        let from = self.page.octets.len();
         let key = &self.wanted.header.key;
         let symmetric = self.wanted.symmetric.as_ref().map(|keys| keys.symmetric(key));
         if let Some(None) = symmetric {
@@ -564,10 +557,18 @@ impl Walk<'_> {
         let symmetric = symmetric.flatten();
         let row = self.reader.signature(signed_as)?;
         let parts = self.wanted.templates.get(&intent.template).zip(self.wanted.originator).zip(self.wanted.key);
-        let mut made = match (parts, row) {
-            (Some(((template, originator), _)), Some(row)) => {
-                commands::rebuild(template, originator, &intent, &row.octets, symmetric.as_ref(), &mut self.page.octets)
+        self.made.clear();
+        let made = match (parts, row) {
+            // What the outcome says of the signature, or else the signature itself: a row alone is nobody's word.
+            (Some(((template, originator), key)), Some(row)) => {
+                commands::rebuild(template, originator, &intent, &row.octets, symmetric.as_ref(), &mut self.made)
                     .map_err(|error| error.to_string())
+                    .and_then(|()| {
+                        let body = &self.made[1..self.made.len() - SIGNATURE_PART_LEN];
+                        let is_it = expected
+                            .map_or_else(|| key.verifies_fixed(body, &row.octets), |of| Digest::of(&row.octets) == of);
+                        if is_it { Ok(row.octets) } else { Err(NO_SIGNATURE.to_owned()) }
+                    })
             }
             (None, _) if self.wanted.symmetric.is_some() => {
                 Err("its template is not there, or the policy in force says of its key no originator".to_owned())
@@ -575,21 +576,8 @@ impl Walk<'_> {
             (None, _) => Err("its template or the certificate of its key is not there".to_owned()),
             (Some(_), None) => Err(NO_SIGNATURE.to_owned()),
         };
-        // What the outcome says of the signature, or else the signature itself: a row alone is nobody's word.
-        if let (Ok(()), Some((_, key)), Some(row)) = (&made, parts, row) {
-            let is_it = if let Some(expected) = expected {
-                Digest::of(&row.octets) == expected
-            } else {
-                let end = self.page.octets.len() - SIGNATURE_PART_LEN;
-                key.verifies_fixed(&self.page.octets[from + 1..end], &row.octets)
-            };
-            if !is_it {
-                self.page.octets.truncate(from);
-                made = Err(NO_SIGNATURE.to_owned());
-            }
-        }
         let what = match made {
-            Ok(()) => What::Command(from..self.page.octets.len()),
+            Ok(signature) => What::Command(signature, symmetric),
             Err(why) => {
                 let text = format!(
                     "the command of intent {signed_as} cannot be made again: {why}. `smkictl ledger commands` makes it from an export, with \
@@ -661,6 +649,8 @@ impl Walk<'_> {
 struct Handing {
     desk: Desk,
     about: HandOver,
+    templates: BTreeMap<TemplateName, Arc<Template>>,
+    originator: Option<PartyId>,
     pieces: Pieces,
     piece: CommandOctets,
     summary: Summary,
@@ -717,8 +707,8 @@ impl Handing {
 
     /// One page: why it is the last, if it is. The failure that cuts the answer; none if nobody takes it.
     async fn page(&mut self, page: Page, writer: &mut AnswerWriter) -> Result<Option<Vec<Reason>>, Option<Failure>> {
-        let Page { found, octets, refused } = page;
-        let is_command = |found: &&Found| matches!(found.what, What::Command(_));
+        let Page { found, refused } = page;
+        let is_command = |found: &&Found| matches!(found.what, What::Command(..));
         let signed: Vec<(u64, DeviceId)> =
             found.iter().filter(is_command).map(|found| (found.signed_as, found.device)).collect();
         let HandOver { by, request, determination, asked, signed: _ } = &self.about;
@@ -737,28 +727,39 @@ impl Handing {
             self.item(answers::item(told), writer).await?;
         }
         for Found { place, signed_as, device, template, counter, what } in found {
-            let (template, counter, intent) = (Some(template), Some(counter), Some(place));
-            let item = match (what, withheld.get(&signed_as).cloned()) {
-                (What::Told(outcome), _) => answers::item(Told { device, template, counter, intent, outcome }),
-                (What::Command(_), Some(reasons)) => {
-                    let outcome = ToldOutcome::Withheld(reasons);
-                    answers::item(Told { device, template, counter, intent, outcome })
+            let outcome = match (what, withheld.get(&signed_as).cloned()) {
+                (What::Told(outcome), _) => outcome,
+                (What::Command(..), Some(reasons)) => ToldOutcome::Withheld(reasons),
+                (What::Command(signature, symmetric), None) => {
+                    let command = self.command(&template, (device, counter), &signature, symmetric.as_ref());
+                    ToldOutcome::Signed(command.map_err(Some)?)
                 }
-                (What::Command(at), None) => Item {
-                    device,
-                    template,
-                    counter,
-                    outcome: ItemOutcome::Signed,
-                    command: Some(Base64(octets[at].to_vec())),
-                    intent,
-                    reasons: Vec::new(),
-                },
             };
-            self.item(item, writer).await?;
+            let (template, counter, intent) = (Some(template), Some(counter), Some(place));
+            self.item(answers::item(Told { device, template, counter, intent, outcome }), writer).await?;
         }
         // Whoever follows a job waits for each page.
         self.send().await?;
         Ok(None)
+    }
+
+    /// A command whose release is recorded, once more. That it cannot be made is a fault of ours: it was made before.
+    fn command(
+        &self,
+        template: &TemplateName,
+        of: (DeviceId, u64),
+        signature: &[u8; 64],
+        symmetric: Option<&SymmetricKey>,
+    ) -> Result<CommandOctets, Failure> {
+        let parts = self.templates.get(template).zip(self.originator);
+        let (template, originator) =
+            parts.ok_or_else(|| Failure::Internal { what: "a released command has no template".into() })?;
+        let mut command = CommandOctets::new(self.piece.has_key());
+        // What it outgrows is not wiped.
+        command.reserve_exact(commands::rebuilt_len_max(template));
+        commands::rebuild_again(template, originator, of, signature, symmetric, &mut command)
+            .map_err(|error| Failure::Internal { what: error.to_string() })?;
+        Ok(command)
     }
 
     async fn item(&mut self, item: Item, writer: &mut AnswerWriter) -> Result<(), Option<Failure>> {

@@ -194,8 +194,7 @@ pub(super) fn rebuild(
         .and_then(|scope| scope.templates.get(&intent.template));
     let originator = fold.policy().and_then(|adopted| fold.keys().get(&job.key)?.originator(&adopted.policy));
     let (Some(template), Some(originator)) = (template, originator) else { return Ok(None) };
-    let mut octets = CommandOctets::new(job.needs_symmetric);
-    octets.reserve_exact(commands::rebuilt_len_max(template));
+    let mut octets = commands::room_for(template);
     match commands::rebuild(template, originator, intent, &signature.octets, job.symmetric.as_ref(), &mut octets) {
         // The row alone is nobody's word: a start from a snapshot does not compare it with the outcome of then.
         Ok(()) => {

@@ -58,19 +58,23 @@ pub fn rebuild(
     symmetric: Option<&SymmetricKey>,
     out: &mut Vec<u8>,
 ) -> Result<(), RebuildError> {
-    let check = |unfilled: &[u8]| {
-        let (expected, found) = (intent.command, Digest::of(unfilled));
-        if found == expected { Ok(()) } else { Err(RebuildError::Differs { expected, found }) }
-    };
-    make(template, originator, (intent.device, intent.counter), (signature, symmetric), check, out)
+    let from = out.len();
+    template.fill(originator, intent.device, intent.counter, out)?;
+    // What the intent says is all but the first octet, and without the key.
+    let (expected, found) = (intent.command, Digest::of(&out[from + 1..]));
+    if found != expected {
+        out.truncate(from);
+        return Err(RebuildError::Differs { expected, found });
+    }
+    finish(template, from, signature, symmetric, out)
 }
 
-/// The same once more, of what [`rebuild`] has compared with its intent before: a command is some four kilobytes, and what it is made of
-/// some hundred octets, for whoever keeps many.
+/// The same of what [`rebuild`] has compared with its intent before, and without that: a command is some four kilobytes, and what it is made
+/// of some hundred octets, for whoever keeps many.
 ///
 /// # Errors
 /// Nothing is appended.
-pub fn rebuild_again(
+pub fn rebuild_compared(
     template: &Template,
     originator: PartyId,
     (device, counter): (DeviceId, u64),
@@ -78,22 +82,20 @@ pub fn rebuild_again(
     symmetric: Option<&SymmetricKey>,
     out: &mut Vec<u8>,
 ) -> Result<(), RebuildError> {
-    make(template, originator, (device, counter), (signature, symmetric), |_| Ok(()), out)
-}
-
-/// `check` is given what the intent says: all but the first octet, and without the key.
-fn make(
-    template: &Template,
-    originator: PartyId,
-    (device, counter): (DeviceId, u64),
-    (signature, symmetric): (&[u8; 64], Option<&SymmetricKey>),
-    check: impl FnOnce(&[u8]) -> Result<(), RebuildError>,
-    out: &mut Vec<u8>,
-) -> Result<(), RebuildError> {
     let from = out.len();
     template.fill(originator, device, counter, out)?;
-    let made = check(&out[from + 1..])
-        .and_then(|()| if template.needs_symmetric_key() { fill_in_place(from, symmetric, out) } else { Ok(()) });
+    finish(template, from, signature, symmetric, out)
+}
+
+/// Ends a command that begins there and was filled but for its key; takes it away again where that cannot be.
+fn finish(
+    template: &Template,
+    from: usize,
+    signature: &[u8; 64],
+    symmetric: Option<&SymmetricKey>,
+    out: &mut Vec<u8>,
+) -> Result<(), RebuildError> {
+    let made = if template.needs_symmetric_key() { fill_in_place(from, symmetric, out) } else { Ok(()) };
     match made {
         Ok(()) => gbcs::finish(out, signature),
         Err(_) => out.truncate(from),
@@ -112,6 +114,13 @@ fn fill_in_place(from: usize, symmetric: Option<&SymmetricKey>, out: &mut Vec<u8
 pub fn rebuilt_len_max(template: &Template) -> usize {
     let key = if template.needs_symmetric_key() { SYMMETRIC_KEY_GROWTH_MAX } else { 0 };
     template.filled_len_max() + key + gbcs::SIGNATURE_PART_LEN
+}
+
+/// Room for one command that [`rebuild`] makes: what it outgrew would not be wiped.
+pub fn room_for(template: &Template) -> CommandOctets {
+    let mut octets = CommandOctets::new(template.needs_symmetric_key());
+    octets.reserve_exact(rebuilt_len_max(template));
+    octets
 }
 
 /// A Contingency pre-command as it is signed: with its key inside, and room for the signature behind it.

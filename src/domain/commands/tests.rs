@@ -35,7 +35,14 @@ fn a_command_of_mode_9_is_made_again_with_its_key_and_not_without() {
     let (found, without) = take_symmetric_key(command).unwrap();
     assert_eq!((found.octets(), without), (key.octets(), unfilled.clone()));
     assert!(command.ends_with(&signature));
-    assert!(command.len() <= rebuilt_len_max(&template));
+    let room = room_for(&template);
+    assert!(room.has_key() && command.len() <= room.capacity());
+    // Once more, without its intent.
+    let (of, mut again) = ((intent.device, intent.counter), b"before".to_vec());
+    let without = rebuild_compared(&template, ORIGINATOR, of, &signature, None, &mut again);
+    assert_eq!((without, again.as_slice()), (Err(RebuildError::SymmetricKeyNeeded), &b"before"[..]));
+    rebuild_compared(&template, ORIGINATOR, of, &signature, Some(&key), &mut again).unwrap();
+    assert_eq!(again, out);
     // As it goes to the token, and from there out, it is the same.
     let mut signed = filled(&unfilled, &key).unwrap();
     assert_eq!(signed.capacity(), signed.len() + gbcs::SIGNATURE_PART_LEN);

@@ -234,11 +234,7 @@ impl Daemon {
         };
         tokio::task::spawn_blocking(move || {
             let send = |page| pages.blocking_send(Ok(page)).map_or(ControlFlow::Break(()), ControlFlow::Continue);
-            let mut made = CommandOctets::new(wanted.symmetric.is_some());
-            // What it outgrows is not wiped.
-            let longest = wanted.templates.values().map(|template| commands::rebuilt_len_max(template)).max();
-            made.reserve_exact(longest.unwrap_or_default());
-            let mut walk = Walk { reader: &reader, wanted, pending: Pairs::default(), page: Page::default(), made };
+            let mut walk = Walk { reader: &reader, wanted, pending: Pairs::default(), page: Page::default() };
             let walked = match walk.wanted.devices.take() {
                 Some(devices) => walk.devices(&devices, &send),
                 None => walk.all(&send, &mut source),
@@ -332,8 +328,6 @@ struct Walk<'a> {
     /// The request's intents that wait for their outcome, or behind one that does.
     pending: Pairs,
     page: Page,
-    /// The command that was made last.
-    made: CommandOctets,
 }
 
 /// What is read of a leaf, and worked on when the reading is over: a row that is read meanwhile would be as of its beginning.
@@ -557,16 +551,17 @@ impl Walk<'_> {
         let symmetric = symmetric.flatten();
         let row = self.reader.signature(signed_as)?;
         let parts = self.wanted.templates.get(&intent.template).zip(self.wanted.originator).zip(self.wanted.key);
-        self.made.clear();
         let made = match (parts, row) {
             // What the outcome says of the signature, or else the signature itself: a row alone is nobody's word.
             (Some(((template, originator), key)), Some(row)) => {
-                commands::rebuild(template, originator, &intent, &row.octets, symmetric.as_ref(), &mut self.made)
+                let mut command = commands::room_for(template);
+                commands::rebuild(template, originator, &intent, &row.octets, symmetric.as_ref(), &mut command)
                     .map_err(|error| error.to_string())
                     .and_then(|()| {
-                        let body = &self.made[1..self.made.len() - SIGNATURE_PART_LEN];
-                        let is_it = expected
-                            .map_or_else(|| key.verifies_fixed(body, &row.octets), |of| Digest::of(&row.octets) == of);
+                        let is_it = match expected {
+                            Some(expected) => Digest::of(&row.octets) == expected,
+                            None => key.verifies_fixed(&command[1..command.len() - SIGNATURE_PART_LEN], &row.octets),
+                        };
                         if is_it { Ok(row.octets) } else { Err(NO_SIGNATURE.to_owned()) }
                     })
             }
@@ -754,10 +749,8 @@ impl Handing {
         let parts = self.templates.get(template).zip(self.originator);
         let (template, originator) =
             parts.ok_or_else(|| Failure::Internal { what: "a released command has no template".into() })?;
-        let mut command = CommandOctets::new(self.piece.has_key());
-        // What it outgrows is not wiped.
-        command.reserve_exact(commands::rebuilt_len_max(template));
-        commands::rebuild_again(template, originator, of, signature, symmetric, &mut command)
+        let mut command = commands::room_for(template);
+        commands::rebuild_compared(template, originator, of, signature, symmetric, &mut command)
             .map_err(|error| Failure::Internal { what: error.to_string() })?;
         Ok(command)
     }

@@ -17,7 +17,7 @@ use super::derived::{self, Schema, StoredRows};
 use super::device_keys;
 use crate::domain::fold::RequestFacts;
 use crate::domain::fold::snapshot::rows::{device_key, earlier_key, imported_key, response_key};
-use crate::domain::fold::snapshot::{Made, Page, Pages, Renewed, Table, Tables, Touched, of_each};
+use crate::domain::fold::snapshot::{Made, Page, Pages, Renewed, Rows as _, Table, Tables, Touched, of_each};
 use crate::domain::ledger::snapshots::TableKept;
 use crate::domain::names::{DeterminationId, DeviceId, Digest, KeyLabel, RequestId};
 use crate::domain::policy::facts::{DeviceFacts, IntentState};
@@ -209,6 +209,19 @@ impl Held {
         Ok(())
     }
 
+    /// A table without pages has no rows: such as lie there all the same are nobody's word, and none of them gets a good digest.
+    fn see_none(&self, connection: &Connection, table: Table) -> Result<(), StoreError> {
+        let mut is_any = false;
+        if self.pages.all().is_empty() {
+            StoredRows { connection, schema: Schema::Main }.rows_from(table, &[], &mut |_| {
+                is_any = true;
+                ControlFlow::Break(())
+            })?;
+        }
+        let rows = "all that lie in it".into();
+        if is_any { Err(StoreError::PageDiffers { table: table.as_str(), rows }) } else { Ok(()) }
+    }
+
     fn differs(&self, table: Table, at: usize) -> StoreError {
         let Page { first, last, .. } = &self.pages.all()[at];
         let rows = format!("from {} to {}", shown(table, first), shown(table, last)).into();
@@ -365,6 +378,7 @@ impl State {
     /// Compares every page with its rows: also those of rows that changed since, which nobody would read.
     pub(super) fn see_all(&self, connection: &Connection) -> Result<(), StoreError> {
         for (held, table) in self.held.iter().flatten().zip(Table::ALL) {
+            held.see_none(connection, table)?;
             (0..held.pages.all().len()).try_for_each(|at| held.see(connection, table, at))?;
         }
         Ok(())
@@ -543,6 +557,7 @@ impl State {
         // A page that nobody has read since the start is compared before it is altered, so that no forged row gets a good digest.
         let mut touched: [Vec<Touched>; Table::ALL.len()] = Default::default();
         for ((held, table), touched) in held.iter().zip(Table::ALL).zip(&mut touched) {
+            held.see_none(connection, table)?;
             let keys = self.overlay.keys(table);
             *touched = held.pages.touched(keys.iter().map(Vec::as_slice), |page| {
                 held.see(connection, table, page)?;

@@ -8,7 +8,7 @@ use super::*;
 use crate::domain::determination::devices::DeviceListReader;
 use crate::domain::ledger::merkle::leaf_hash;
 use crate::domain::names::DeterminationId;
-use crate::domain::responses::DeviceKey;
+use crate::domain::responses::{DeviceKey, ResultLine};
 use crate::domain::time::Timestamp;
 use crate::store::{DeviceFacts, IntentState};
 
@@ -511,6 +511,48 @@ fn a_snapshot_does_not_make_a_forged_row_good() {
         store.replay(&[Derived::Device { key: &key, device: device(1_001), row: &row(9_001, IntentState::Signed) }]);
     let kept = near.and_then(|()| keep(&mut store, size));
     assert!(matches!(kept, Err(StoreError::PageDiffers { table: "device", .. })), "{kept:?}");
+}
+
+#[test]
+fn a_row_forged_into_a_table_that_had_none_is_not_made_good_by_a_snapshot_of_others() {
+    let key = DeviceKey {
+        device: device(8),
+        point: [4; 65],
+        device_ca: Digest([5; 32]),
+        from: "2026-01-01T00:00:00Z".parse::<Timestamp>().unwrap(),
+        until: "2027-01-01T00:00:00Z".parse::<Timestamp>().unwrap(),
+    };
+    let line = ResultLine::parse(&format!("{},7,recovered", device(8))).unwrap();
+    let forged = [
+        "INSERT INTO response VALUES (zeroblob(16), x'0000000000000007', 1, 1, 'recovered', '', NULL)",
+        "INSERT INTO device_key VALUES (x'0000000000000007', zeroblob(64), zeroblob(32), 0, 9, 1)",
+    ];
+    for (sql, table, derived) in [
+        (
+            forged[0],
+            "response",
+            Derived::Responses { determination: DeterminationId([0; 16]), entry: 9, lines: &[line] },
+        ),
+        (forged[1], "device_key", Derived::DeviceKeys { entry: 9, keys: &[key] }),
+    ] {
+        let (directory, mut store, tables) = kept(10);
+        store.believe(&tables, true).unwrap();
+        store.replay(std::slice::from_ref(&derived)).unwrap();
+        let size = store.head().unwrap().size;
+        keep(&mut store, size).unwrap();
+
+        let (directory_forged, mut store, tables) = kept(10);
+        edit(&directory_forged, sql);
+        // Nobody reads it.
+        store.believe(&tables, false).unwrap();
+        store.replay(std::slice::from_ref(&derived)).unwrap();
+        let kept = keep(&mut store, size);
+        assert!(matches!(&kept, Err(StoreError::PageDiffers { table: of, .. }) if *of == table), "{kept:?}");
+        // Whoever looks at all of them finds it.
+        let store = SqliteStore::open(directory_forged.path(), LIMITS);
+        assert!(store.and_then(|mut store| store.believe(&tables, true)).is_err());
+        drop(directory);
+    }
 }
 
 #[test]

@@ -388,7 +388,7 @@ impl Recorder {
         digest
     }
 
-    /// The same where its SHA-256 was taken before, on a thread that others do not wait for. The store takes it again.
+    /// The same where its SHA-256 was taken before, on a thread that others do not wait for.
     pub fn queue_hashed_blob(&mut self, digest: Digest, octets: Vec<u8>) {
         self.queue.blobs.push((digest, octets));
     }
@@ -483,7 +483,8 @@ impl Recorder {
         let queue = std::mem::take(&mut self.queue);
         let leaves: Vec<Leaf<'_>> =
             queue.leaves.iter().map(|leaf| Leaf::new(leaf).map_err(StoreError::from)).collect::<Result<_, _>>()?;
-        let blobs: Vec<&[u8]> = queue.blobs.iter().map(|(_, octets)| octets.as_slice()).collect();
+        let blobs: Vec<(Digest, &[u8])> =
+            queue.blobs.iter().map(|(digest, octets)| (*digest, octets.as_slice())).collect();
         let mut rows = state::rows(&queue.changes, &*self.store)?;
         for row in &mut rows {
             if let Row::List { devices, pages, .. } = row {

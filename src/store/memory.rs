@@ -383,8 +383,8 @@ impl Store for MemoryStore {
                 }
             });
         }
-        for octets in blobs {
-            stored_blobs.insert(Digest::of(octets), (*octets).into());
+        for (digest, octets) in blobs {
+            stored_blobs.insert(*digest, (*octets).into());
         }
         for digest in staged {
             if stored_blobs.contains_key(digest) {

@@ -261,8 +261,9 @@ pub enum StoreError {
 pub struct Batch<'a> {
     /// The entries, in order. At least one.
     pub leaves: &'a [Leaf<'a>],
-    /// Small documents that the entries name by SHA-256. One that is there already is not stored twice.
-    pub blobs: &'a [&'a [u8]],
+    /// Small documents that the entries name, each with its SHA-256, which whoever brings it has just taken and whoever reads it takes again.
+    /// One that is there already is not stored twice.
+    pub blobs: &'a [(Digest, &'a [u8])],
     /// Uploads that the entries name, to be taken over from [`Staging`].
     pub staged: &'a [Digest],
     /// What follows from the entries, applied in order after the blobs are there.

@@ -242,8 +242,8 @@ impl SqliteStore {
         same_head(head, self.frontier.head())?;
         let mut frontier = self.frontier.clone();
         push(&transaction, &mut frontier, leaves)?;
-        for blob in blobs {
-            blobs::put(&transaction, blob)?;
+        for (digest, octets) in blobs {
+            blobs::put(&transaction, *digest, octets)?;
         }
         for digest in staged {
             adopt(&transaction, &self.staging, *digest)?;

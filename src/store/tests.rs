@@ -35,7 +35,8 @@ pub(super) fn append(
     let size = store.head().unwrap().size;
     let octets: Vec<_> = (size..size + count).map(entry).collect();
     let leaves: Vec<_> = octets.iter().map(|octets| Leaf::new(octets).unwrap()).collect();
-    store.append_at(size, &Batch { leaves: &leaves, blobs, staged, derived })
+    let blobs: Vec<_> = blobs.iter().map(|octets| (Digest::of(octets), *octets)).collect();
+    store.append_at(size, &Batch { leaves: &leaves, blobs: &blobs, staged, derived })
 }
 
 /// Vouches for whatever it is shown, or not.
@@ -206,7 +207,8 @@ fn a_ledger_that_has_moved_on_takes_nothing() {
         for expected in [0, 2, 4] {
             let octets = entry(3);
             let leaves = [Leaf::new(&octets).unwrap()];
-            let result = store.append_at(expected, &Batch { leaves: &leaves, blobs: &[b"blob"], ..Batch::default() });
+            let blobs = [(Digest::of(b"blob"), &b"blob"[..])];
+            let result = store.append_at(expected, &Batch { leaves: &leaves, blobs: &blobs, ..Batch::default() });
             assert!(matches!(result, Err(StoreError::SizeMoved { expected: e, found: 3 }) if e == expected));
             assert_eq!(store.head().unwrap().size, 3);
             assert_eq!(store.blob_len(Digest::of(b"blob")).unwrap(), None);

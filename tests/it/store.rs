@@ -54,7 +54,7 @@ fn append_for_ever(directory: &Path) -> ! {
         let derived: Vec<_> =
             indices.zip(&rows).map(|(i, row)| Derived::Device { key: &key, device: device(i), row }).collect();
         let blob = size.to_be_bytes();
-        let batch = Batch { leaves: &leaves, blobs: &[&blob], staged: &[], derived: &derived };
+        let batch = Batch { leaves: &leaves, blobs: &[(Digest::of(&blob), &blob)], staged: &[], derived: &derived };
         size = store.append_at(size, &batch).unwrap().size;
         writeln!(stdout, "acknowledged {size}").unwrap();
         stdout.flush().unwrap();

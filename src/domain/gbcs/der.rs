@@ -242,6 +242,15 @@ impl<'a> Reader<'a> {
 
     /// Tag, length, and a reader of the contents.
     pub fn element(&mut self, tag: u8, what: &'static str) -> Result<Self, DecodeError> {
+        // Nearly all are short and as they should be; a Response has some fifty. What is wrong with another is said below.
+        if let [found, length @ 0..0x80, rest @ ..] = &self.octets[self.at..self.end]
+            && *found == tag
+            && rest.len() >= usize::from(*length)
+        {
+            let at = self.at + 2;
+            self.at = at + usize::from(*length);
+            return Ok(Self { octets: self.octets, at, end: self.at, lengths: self.lengths });
+        }
         self.octet(tag, what)?;
         let length = self.length(what)?;
         let at = self.at;

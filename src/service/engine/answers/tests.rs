@@ -190,7 +190,7 @@ fn entries_are_those_that_every_filter_lets_through_with_all_that_belongs_to_the
 /// Each kind of store, which finds entries in ways of its own.
 fn check_entries(store: &mut dyn Store, leaves: &[Leaf<'_>]) {
     let documents = [departure(), extension()];
-    let blobs: Vec<&[u8]> = documents.iter().map(Written::octets).collect();
+    let blobs: Vec<_> = documents.iter().map(|written| (Digest::of(written.octets()), written.octets())).collect();
     store.append_at(0, &Appended { leaves, blobs: &blobs, staged: &[], derived: &[] }).unwrap();
     let reader = store.reader().unwrap();
     let check = |of: wire::EntriesOf, expected: &[u64]| {

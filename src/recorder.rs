@@ -390,6 +390,7 @@ impl Recorder {
 
     /// The same where its SHA-256 was taken before, on a thread that others do not wait for.
     pub fn queue_hashed_blob(&mut self, digest: Digest, octets: Vec<u8>) {
+        debug_assert_eq!(digest, Digest::of(&octets), "it is found by it from now on");
         self.queue.blobs.push((digest, octets));
     }
 

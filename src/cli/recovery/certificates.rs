@@ -13,7 +13,7 @@ use crate::api::routes::Verb;
 use crate::api::wire;
 use crate::cli::print::Tone;
 use crate::cli::{Change, CliError, Context, Exit};
-use crate::domain::certificates::pem::{self, Block};
+use crate::domain::certificates::pem::{self, Block, CERTIFICATE};
 use crate::domain::ledger::entry::CertificateTally;
 use crate::domain::names::{DeviceId, Digest};
 use crate::domain::responses::bundle::{BUNDLE_LEN_MAX, CERTIFICATES_MAX, certificate_len, signing_device};
@@ -227,7 +227,6 @@ fn each(path: &Arc<Path>, visit: &mut dyn FnMut(Found) -> Result<(), CliError>) 
 fn blocks(source: &mut Source, visit: &mut dyn FnMut(Found) -> Result<(), CliError>) -> Result<(), CliError> {
     const BEGIN: &[u8] = b"-----BEGIN CERTIFICATE-----";
     const END: &[u8] = b"-----END CERTIFICATE-----";
-    const LABEL: &str = "CERTIFICATE";
     const UNENDED: &str = "expected a line -----END CERTIFICATE----- to end the block that begins here";
     let (mut block, mut from, mut found_any, mut is_long) = (Vec::new(), None, false, false);
     source.lines(LINE_LEN_MAX, |number, line| {
@@ -252,7 +251,7 @@ fn blocks(source: &mut Source, visit: &mut dyn FnMut(Found) -> Result<(), CliErr
                 return visit((At::Line(begun), Err(why)));
             }
             let text = pem::text(&block);
-            let der = text.and_then(|text| Block { label: LABEL, text: text.trim_end(), line: 1 }.decode());
+            let der = text.and_then(|text| Block { label: CERTIFICATE, text: text.trim_end(), line: 1 }.decode());
             // A line number of the block would be another one than the file's.
             let der =
                 der.map_err(|error| format!("expected a certificate in PEM: {error}").replace("PEM: line 1: ", ""));

@@ -185,8 +185,7 @@ pub fn check<'a>(
     if faults.is_empty() { Ok(path) } else { Err(PathError { leaf: named(leaf), sha256: leaf.sha256(), faults }) }
 }
 
-/// Whether `issuer` is who `certificate` says issued it, by name and by key identifier.
-/// Whether a certificate names this one as its issuer. Its signature is not looked at.
+/// Whether `issuer` is who `certificate` says issued it, by name and by key identifier. Its signature is not looked at.
 pub fn issued(issuer: &SmkiCertificate, certificate: &SmkiCertificate) -> bool {
     let self_signed_without = certificate.authority_key_identifier().is_none() && certificate.kind() == Kind::RootOca;
     issuer.subject() == certificate.issuer()

@@ -16,7 +16,8 @@ pub const CERTIFICATES_MAX: usize = 64; // No official reference.
 /// Characters of each line inside a block but the last (RFC 7468 2).
 const LINE_LEN: usize = 64;
 
-const CERTIFICATE: &str = "CERTIFICATE";
+/// What stands in the first line of a certificate.
+pub const CERTIFICATE: &str = "CERTIFICATE";
 const PUBLIC_KEY: &str = "PUBLIC KEY";
 
 /// Why a text is not the PEM that was expected.

@@ -25,7 +25,7 @@ pub type KeyIdentifier = [u8; KEY_IDENTIFIER_LEN];
 /// Most octets of a serial number (RFC 5280 4.1.2.2). The samples have 16; GBCS' own rule could not be read.
 pub const SERIAL_LEN_MAX: usize = 20;
 
-/// notAfter of a Device Certificate, the last second of [`Timestamp::MAX`]: it does not expire (GBCS section 12; RFC 5280 4.1.2.5).
+/// notAfter of a Device Certificate, the second of [`Timestamp::MAX`]: it does not expire (GBCS section 12; RFC 5280 4.1.2.5).
 pub const DEVICE_NOT_AFTER: &str = "99991231235959Z";
 
 /// id-on-hardwareModuleName (RFC 4108 5).

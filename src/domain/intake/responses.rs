@@ -2,7 +2,6 @@
 
 use std::collections::hash_map::{Entry, HashMap};
 use std::collections::{BTreeMap, BTreeSet};
-use std::hash::{Hash, Hasher};
 
 use super::{DESCRIPTION_LEN_MAX, Reasons, profile_in_force};
 use crate::domain::fold::{Book, BookError, Fold};
@@ -92,10 +91,10 @@ pub fn responses(
         expected: expected(facts, originator),
         devices: devices_of(book, key, determination, handed.readings)?,
     };
-    let mut seen: HashMap<Octets<'_>, usize> = HashMap::with_capacity(count);
+    let mut seen: HashMap<&[u8], usize> = HashMap::with_capacity(count);
     let mut lines = Vec::with_capacity(count);
     for (n, (octets, reading)) in (1..).zip(handed.messages.iter().zip(handed.readings)) {
-        let line = match seen.entry(Octets(octets)) {
+        let line = match seen.entry(octets) {
             Entry::Occupied(before) => {
                 let why = format!("the same octets as message {}", before.get());
                 ResultLine::new(responses::device_of(octets), None, Outcome::Duplicate, &why)
@@ -119,16 +118,6 @@ pub fn responses(
         tally,
     };
     Ok(Taken { event, results: text, lines })
-}
-
-/// A message by all of its octets. It is found by the last of them, its signature's, which hardly another one has.
-#[derive(PartialEq, Eq)]
-struct Octets<'a>(&'a [u8]);
-
-impl Hash for Octets<'_> {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.0.last_chunk::<64>().map_or(self.0, |last| last).hash(state);
-    }
 }
 
 /// The keys of these Devices that were imported before an entry, and that the policy relies on.

@@ -132,9 +132,9 @@ impl Messages {
         if self.are_whole { Cow::Borrowed(&self.octets) } else { Cow::Owned(canonical(&self.all()).into()) }
     }
 
-    /// The same of messages that nobody else needs.
-    pub fn into_kept(self) -> Vec<u8> {
-        if self.are_whole { self.octets } else { self.kept().into_owned() }
+    /// Their octets, one message after the other.
+    pub fn into_octets(self) -> Vec<u8> {
+        self.octets
     }
 }
 

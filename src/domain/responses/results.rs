@@ -184,19 +184,17 @@ impl fmt::Display for ResultLine {
     }
 }
 
-/// Lines in the order of their text: as they came for each Device.
-pub fn in_order(lines: &[ResultLine]) -> Vec<ResultLine> {
-    let mut sorted = lines.to_vec();
+/// Lines in the order of their text: by Device, and as they came for each.
+pub fn in_order(lines: &[ResultLine]) -> Vec<&ResultLine> {
+    let mut sorted: Vec<_> = lines.iter().collect();
     sorted.sort_by_key(|line| line.device);
     sorted
 }
 
-/// The one text of results, in the order in which they came for each Device; and how many there are of each.
+/// The one text of results, [`in_order`]; and how many there are of each.
 pub fn text_of(lines: &[ResultLine]) -> (String, ResponseTally) {
-    let mut sorted: Vec<&ResultLine> = lines.iter().collect();
-    sorted.sort_by_key(|line| line.device);
     let (mut text, mut tally) = (String::new(), ResponseTally::default());
-    for line in sorted {
+    for line in in_order(lines) {
         writeln!(text, "{line}").expect("a String takes everything");
         line.outcome.count(&mut tally);
     }

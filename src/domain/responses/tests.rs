@@ -289,7 +289,7 @@ fn results_are_lines_sorted_by_device_that_are_read_back_in_one_form() {
     assert_eq!((tally.messages(), tally.recovered, tally.failed, tally.foreign, tally.malformed), (4, 1, 1, 1, 1));
     let read: Vec<_> = text.lines().map(|line| ResultLine::parse(line).unwrap()).collect();
     assert_eq!(read, [&lines[1], &lines[2], &lines[0], &lines[3]].map(Clone::clone));
-    assert_eq!(read, in_order(&lines));
+    assert_eq!(read.iter().collect::<Vec<_>>(), in_order(&lines));
     for wrong in ["", "0101010101010101,9", "0101010101010101,09,recovered", "x,9,recovered", "-,-,lost", "-,-,alert,"]
     {
         assert!(ResultLine::parse(wrong).is_err(), "{wrong}");

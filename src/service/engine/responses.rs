@@ -1,5 +1,6 @@
 //! Shell: Responses of Devices, from the uploads to the entry; and how far each Device has come.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::Read as _;
 use std::sync::Arc;
@@ -100,6 +101,8 @@ struct Sent {
 struct Prepared {
     messages: Messages,
     readings: Vec<Reading>,
+    /// The messages as they are kept, where that is not as they lie.
+    text: Option<Vec<u8>>,
     /// Of the messages as they are kept.
     responses_sha256: Digest,
     /// The certificates that are kept: DER, one after another.
@@ -173,12 +176,17 @@ fn read(staging: &Staging, ask: &wire::RecoveryResponses, trust: &Trust, ledger:
 
 fn verified(sent: Sent, trust: &Trust) -> Prepared {
     let Sent { messages, certificates, imported, imported_before } = sent;
-    let given = bundle::given(&certificates).unwrap_or_default();
+    let given = bundle::given(&certificates).expect("what was sent was taken apart when it was read");
     let (readings, candidates) = responses::verify(&messages.all(), &given, imported, trust);
     let certificates = candidates.octets().collect::<Vec<_>>().concat();
     let certificates_sha256 = Digest::of(&certificates);
-    let responses_sha256 = Digest::of(&messages.kept());
-    Prepared { messages, readings, responses_sha256, certificates, certificates_sha256, imported_before }
+    let kept = messages.kept();
+    let responses_sha256 = Digest::of(&kept);
+    let text = match kept {
+        Cow::Borrowed(_) => None,
+        Cow::Owned(text) => Some(text),
+    };
+    Prepared { messages, readings, text, responses_sha256, certificates, certificates_sha256, imported_before }
 }
 
 /// The lines of what proves no recovery, and the summary.
@@ -223,9 +231,15 @@ impl Daemon {
         let keys = Arc::clone(&self.keys);
         let determination = ask.determination;
         let taken = self.change(move |recorder| {
-            let Prepared { messages, readings, responses_sha256, .. } = prepared;
-            let (certificates, imported_before) = (prepared.certificates, prepared.imported_before);
-            let certificates_sha256 = prepared.certificates_sha256;
+            let Prepared {
+                messages,
+                readings,
+                text,
+                responses_sha256,
+                certificates,
+                certificates_sha256,
+                imported_before,
+            } = prepared;
             let by = recorder.known(actor);
             if recorder.fold().policy().map(|adopted| adopted.digest) != Some(policy_digest) {
                 return Ok(Err(another_policy()));
@@ -253,9 +267,9 @@ impl Daemon {
             if taken.event.tally.foreign > 0 {
                 keys.fence();
             }
-            recorder.queue_hashed_blob(responses_sha256, messages.into_kept());
+            recorder.queue_hashed_blob(responses_sha256, text.unwrap_or_else(|| messages.into_octets()));
             recorder.queue_hashed_blob(certificates_sha256, certificates);
-            recorder.queue_lines_in(taken.event.results, in_order(&taken.lines).into());
+            recorder.queue_lines_in(taken.event.results, in_order(&taken.lines).into_iter().cloned().collect());
             recorder.queue_hashed_blob(taken.event.results, std::mem::take(&mut taken.results).into_bytes());
             let entry = recorder.queue(&by, Event::ResponsesTaken(taken.event.clone()))?;
             Ok(Ok((taken, entry)))

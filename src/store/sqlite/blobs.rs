@@ -32,7 +32,6 @@ pub(super) fn find(connection: &Connection, digest: Digest) -> rusqlite::Result<
 
 /// Stores a small blob of this digest, unless it is there.
 pub(super) fn put(connection: &Connection, digest: Digest, octets: &[u8]) -> Result<(), StoreError> {
-    debug_assert_eq!(digest, Digest::of(octets));
     if find(connection, digest)?.is_some() {
         return Ok(());
     }

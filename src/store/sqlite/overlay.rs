@@ -82,14 +82,17 @@ impl Overlay {
         }
     }
 
-    fn put_device_key(&mut self, imported: ImportedKey) {
-        self.len += usize::from(self.device_keys.insert(imported.key, imported.entry).is_none());
+    fn put_device_key(&mut self, key: DeviceKey, entry: u64) {
+        if let Entry::Vacant(place) = self.device_keys.entry(key) {
+            place.insert(entry);
+            self.len += 1;
+        }
     }
 
     /// Puts later rows over these.
     fn extend(&mut self, later: Self) {
         let Self { devices, requests, earlier, responses, device_keys, len: _ } = later;
-        device_keys.into_iter().for_each(|(key, entry)| self.put_device_key(ImportedKey { key, entry }));
+        device_keys.into_iter().for_each(|(key, entry)| self.put_device_key(key, entry));
         for (key, devices) in devices {
             for (device, facts) in devices {
                 self.put_device(&key, device, facts);
@@ -536,7 +539,7 @@ impl State {
                 }
             }
             Derived::DeviceKeys { entry, keys } => {
-                keys.iter().for_each(|key| next.put_device_key(ImportedKey { key: *key, entry: *entry }));
+                keys.iter().for_each(|key| next.put_device_key(*key, *entry));
             }
             // They lie in tables that each entry's own digests vouch for.
             Derived::List { .. } | Derived::Signature { .. } | Derived::Released { .. } => {}

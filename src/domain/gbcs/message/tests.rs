@@ -217,6 +217,9 @@ fn every_changed_octet_of_a_message_is_refused_or_says_something_else() {
         for at in 0..octets.len() {
             for bits in [0x01, 0x80, 0xFF] {
                 changed[at] = octets[at] ^ bits;
+                let of = |frame: Result<Frame<'_>, _>| frame.and_then(Answer::from_frame);
+                let answer = Message::decode(&changed).map(Message::into_answer);
+                assert_eq!(of(Frame::parse(&changed)), answer, "octet {at}");
                 if let Ok(other) = Message::decode(&changed) {
                     assert!(
                         (&other.payload, &other.frame.header, other.frame.authentication)

@@ -74,22 +74,25 @@ impl Incoming {
         // It may have expired meanwhile.
         let Some(mut file) = self.staging.open_staged(digest)? else { return Ok(()) };
         let id = self.begin(connection, digest)?;
-        let (mut context, mut piece, mut len, mut number) = (Context::new(&SHA256), Vec::new(), 0_u64, 0_i64);
+        let (mut context, mut len, mut number) = (Context::new(&SHA256), 0_u64, 0_i64);
+        // Row by row, and each no longer than it is: after one buffer of megabytes was given back, malloc keeps as many for later.
+        let mut rows: [Vec<u8>; ROWS] = std::array::from_fn(|_| Vec::with_capacity(CHUNK_LEN));
         loop {
-            piece.clear();
-            let most = (CHUNK_LEN * ROWS) as u64;
-            file.by_ref().take(most).read_to_end(&mut piece).map_err(StagingError::Source)?;
-            if piece.is_empty() {
+            for row in &mut rows {
+                row.clear();
+                file.by_ref().take(CHUNK_LEN as u64).read_to_end(row).map_err(StagingError::Source)?;
+                context.update(row);
+                len += row.len() as u64;
+            }
+            if rows[0].is_empty() {
                 break;
             }
-            context.update(&piece);
-            len += piece.len() as u64;
             let turn = self.staging.turn_to_write();
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             {
                 let mut insert = transaction.prepare_cached(INSERT_CHUNK)?;
-                for chunk in piece.chunks(CHUNK_LEN) {
-                    insert.execute((id << CHUNK_BITS | number, chunk))?;
+                for row in rows.iter().filter(|row| !row.is_empty()) {
+                    insert.execute((id << CHUNK_BITS | number, row))?;
                     number += 1;
                 }
             }

@@ -1,9 +1,9 @@
 //! Pure. Targets side by side in as few octets as they need: ten million in some 30 MB where they are alike, and 60 MB where each has a
 //! date of its own, for an incident's are in memory as long as it is open.
 //!
-//! 256 of them are a page. A page has the distances between its Devices, an octet or more each; how its Devices stand, each way once,
-//! and for each Device which; and the moments since when, as multiples of what they have in common. A clone shares the pages that
-//! neither alters.
+//! 256 of them are a page. A page has the distances between its Devices, in as few bits as the longest takes; how its Devices stand, each
+//! way once, and for each Device which; and the moments since when, as multiples of what they have in common. A clone shares the pages
+//! that neither alters.
 
 use std::sync::Arc;
 
@@ -51,6 +51,13 @@ impl Numbers {
     fn new(count: usize, most: u64) -> Self {
         let width = bits_of(most);
         Self { width, bits: vec![0; (count * width).div_ceil(8)].into() }
+    }
+
+    /// These.
+    fn of(all: &[u64]) -> Self {
+        let mut numbers = Self::new(all.len(), all.iter().copied().max().unwrap_or(0));
+        all.iter().enumerate().for_each(|(at, number)| numbers.set(at, *number));
+        numbers
     }
 
     /// Whether a number has room.
@@ -102,12 +109,8 @@ impl Moments {
     fn of(moments: &[i64]) -> Self {
         let earliest = moments.iter().copied().min().unwrap_or(0);
         let span = moments.iter().fold(0, |span, moment| gcd(span, moment - earliest)).max(1);
-        let most = moments.iter().map(|moment| (moment - earliest) / span).max().unwrap_or(0);
-        let mut times = Numbers::new(moments.len(), most.unsigned_abs());
-        for (at, moment) in moments.iter().enumerate() {
-            times.set(at, ((moment - earliest) / span).unsigned_abs());
-        }
-        Self { earliest, span, times }
+        let times = moments.iter().map(|moment| ((moment - earliest) / span).unsigned_abs());
+        Self { earliest, span, times: Numbers::of(&times.collect::<Vec<_>>()) }
     }
 
     fn get(&self, at: usize) -> i64 {
@@ -139,9 +142,8 @@ const fn gcd(mut one: i64, mut other: i64) -> i64 {
 struct Page {
     first: u64,
     last: u64,
-    /// The distance of each Device from the one before it, seven bits an octet, the lowest first; all but its last octet have the high
-    /// bit set. They never change, so altered pages share them.
-    distances: Arc<[u8]>,
+    /// The distance of each Device but the first from the one before it. They never change, so altered pages share them.
+    distances: Arc<Numbers>,
     count: usize,
     /// The ways to stand, each once.
     standings: Vec<Standing>,
@@ -155,21 +157,13 @@ impl Page {
     fn of(targets: &[Target]) -> Self {
         let number = |target: &Target| u64::from_be_bytes(*target.device.0.octets());
         let (first, last) = (number(&targets[0]), number(&targets[targets.len() - 1]));
-        let mut distances = Vec::with_capacity(targets.len());
-        for pair in targets.windows(2) {
-            let mut distance = number(&pair[1]) - number(&pair[0]);
-            while distance >= 1 << 7 {
-                distances.push(distance.to_le_bytes()[0] | 1 << 7);
-                distance >>= 7;
-            }
-            distances.push(distance.to_le_bytes()[0]);
-        }
+        let distances = targets.windows(2).map(|pair| number(&pair[1]) - number(&pair[0]));
         let moments: Vec<i64> = targets.iter().map(|target| target.since.unix_ms()).collect();
         let standings: Vec<Standing> = targets.iter().map(Standing::of).collect();
         let mut page = Self {
             first,
             last,
-            distances: distances.into(),
+            distances: Arc::new(Numbers::of(&distances.collect::<Vec<_>>())),
             count: targets.len(),
             standings: Vec::new(),
             which: Numbers::default(),
@@ -188,31 +182,18 @@ impl Page {
                 standings.len() - 1
             })
         };
-        let places: Vec<usize> = each.iter().map(&mut place).collect();
+        let places: Vec<u64> = each.iter().map(|standing| place(standing) as u64).collect();
         standings.shrink_to_fit();
-        let mut which = Numbers::new(each.len(), standings.len() as u64 - 1);
-        for (at, place) in places.into_iter().enumerate() {
-            which.set(at, place as u64);
-        }
-        (self.standings, self.which) = (standings, which);
+        (self.standings, self.which) = (standings, Numbers::of(&places));
     }
 
     /// The Devices, one after the other.
     fn devices(&self) -> impl Iterator<Item = u64> {
-        let (mut octets, mut next) = (self.distances.iter(), Some(self.first));
-        std::iter::from_fn(move || {
-            let device = next?;
-            let (mut distance, mut shift) = (0, 0);
-            next = loop {
-                let Some(octet) = octets.next() else { break None };
-                distance |= u64::from(octet & 0x7F) << shift;
-                if octet >> 7 == 0 {
-                    break Some(device + distance);
-                }
-                shift += 7;
-            };
-            Some(device)
-        })
+        let distances = (0..self.count - 1).map(|at| self.distances.get(at));
+        std::iter::once(self.first).chain(distances.scan(self.first, |device, distance| {
+            *device += distance;
+            Some(*device)
+        }))
     }
 
     fn target(&self, at: usize, device: u64) -> Target {
@@ -296,7 +277,14 @@ impl Page {
         let short = |number: usize| u16::try_from(number).expect("at most a page").to_be_bytes();
         to.extend(short(self.count));
         to.extend(self.first.to_be_bytes());
-        to.extend(&*self.distances);
+        for at in 0..self.count - 1 {
+            let mut distance = self.distances.get(at);
+            while distance >= 1 << 7 {
+                to.push(distance.to_le_bytes()[0] | 1 << 7);
+                distance >>= 7;
+            }
+            to.push(distance.to_le_bytes()[0]);
+        }
         to.extend(short(self.standings.len()));
         for one in &self.standings {
             to.extend(standing(&one.target(DeviceId(Eui64([0; 8])), Timestamp::MIN)));

@@ -24,7 +24,8 @@ fn nth(packed: &Packed, at: usize) -> Target {
 fn octets(packed: &Packed) -> usize {
     let of_page = |page: &Arc<Page>| {
         let standings = page.standings.capacity() * size_of::<Standing>();
-        size_of::<Page>() + page.distances.len() + standings + page.which.bits.len() + page.since.times.bits.len()
+        let numbers = [&*page.distances, &page.which, &page.since.times].map(|numbers| numbers.bits.len());
+        size_of::<Page>() + size_of::<Numbers>() + standings + numbers.iter().sum::<usize>()
     };
     packed.pages.iter().map(of_page).sum::<usize>() + packed.pages.capacity() * size_of::<usize>()
 }

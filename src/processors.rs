@@ -14,7 +14,9 @@ const TAKEN_LEN: usize = 32;
 pub fn each<T: Sync, R: Send>(all: &[T], one: impl Fn(&T) -> R + Sync) -> Vec<R> {
     let made = spread(all.len(), |from, until| all[from..until].iter().map(&one).collect::<Vec<_>>());
     let mut flat = Vec::with_capacity(all.len());
-    made.into_iter().for_each(|piece| flat.extend(piece));
+    for piece in made {
+        flat.extend(piece);
+    }
     flat
 }
 

@@ -195,19 +195,19 @@ fn examine(certificate: &Certificate, at: Timestamp, faults: &mut Vec<PersonFaul
     ];
     let subject = certificate.subject_text();
     if let Err(fault) = certificate.public_key() {
-        faults.push(PersonFault::Key { subject: subject.to_owned(), fault });
+        faults.push(PersonFault::Key { subject: subject.clone(), fault });
     }
     if !certificate.is_signed_with_ecdsa_sha256() {
-        faults.push(PersonFault::Algorithm { subject: subject.to_owned(), found: certificate.algorithm() });
+        faults.push(PersonFault::Algorithm { subject: subject.clone(), found: certificate.algorithm() });
     }
     if !certificate.is_in_force(at) {
         let (not_before, not_after) = (certificate.not_before(), certificate.not_after());
-        faults.push(PersonFault::NotInForce { subject: subject.to_owned(), at, not_before, not_after });
+        faults.push(PersonFault::NotInForce { subject: subject.clone(), at, not_before, not_after });
     }
     let unknown = certificate.extensions().iter().filter(|e| e.critical && !KNOWN.contains(&e.id));
-    faults.extend(unknown.map(|e| PersonFault::UnknownCritical { subject: subject.to_owned(), id: e.id }));
+    faults.extend(unknown.map(|e| PersonFault::UnknownCritical { subject: subject.clone(), id: e.id }));
     let unreadable = [certificate.key_usage().err(), certificate.basic_constraints().err()];
-    let extension = |fault| PersonFault::Extension { subject: subject.to_owned(), fault };
+    let extension = |fault| PersonFault::Extension { subject: subject.clone(), fault };
     faults.extend(unreadable.into_iter().flatten().map(extension));
 }
 

@@ -81,11 +81,11 @@ fn decided(octets: &[u8], change: impl FnOnce(&mut Facts<'_>, &mut Option<Device
 }
 
 fn split(file: &[u8]) -> Result<Vec<Vec<u8>>, MessagesError> {
-    Messages::split(file.to_vec()).map(|messages| messages.all().into_iter().map(<[u8]>::to_vec).collect())
+    Messages::split(file.into()).map(|messages| messages.all().into_iter().map(<[u8]>::to_vec).collect())
 }
 
 fn read(octets: &[u8]) -> Result<Vec<Vec<u8>>, MessagesError> {
-    let messages = Messages::read(octets.to_vec())?;
+    let messages = Messages::read(octets.into())?;
     assert_eq!(messages.kept(), kept(&split(octets).unwrap()));
     Ok(messages.all().into_iter().map(<[u8]>::to_vec).collect())
 }

@@ -92,7 +92,9 @@ impl Overlay {
     /// Puts later rows over these.
     fn extend(&mut self, later: Self) {
         let Self { devices, requests, earlier, responses, device_keys, len: _ } = later;
-        device_keys.into_iter().for_each(|(key, entry)| self.put_device_key(key, entry));
+        for (key, entry) in device_keys {
+            self.put_device_key(key, entry);
+        }
         for (key, devices) in devices {
             for (device, facts) in devices {
                 self.put_device(&key, device, facts);

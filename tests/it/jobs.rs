@@ -348,7 +348,8 @@ async fn the_limits_of_an_hour_are_waited_for_and_those_in_all_end_a_job() {
         let ask = JobStart { per_hour: own, ..all_of(id) };
         start(&daemon.client, &ask).await;
         let job = ask.request;
-        let is_limited = |job: &Job| job.state == JobState::Limited && job.tally.signed.is_multiple_of(30);
+        let is_limited =
+            |job: &Job| job.state == JobState::Limited && job.tally.signed > 0 && job.tally.signed.is_multiple_of(30);
         let limited = until(&daemon.client, job, "limited", is_limited).await;
         let frees = limited.until.unwrap();
         assert_eq!((limited.tally.signed, limited.tally.refused), (30, 0), "{limited:?}");

@@ -62,7 +62,7 @@ pub struct Keys {
     /// How often each key was locked.
     locks: Mutex<BTreeMap<KeyLabel, u64>>,
     /// Of each key for which Key Custodians present, or which they opened.
-    vaults: Mutex<BTreeMap<KeyLabel, Vault>>,
+    vaults: Mutex<BTreeMap<KeyLabel, Kept>>,
     vault_config: VaultConfig,
     /// Of Key Custodians whose shares are still to come.
     pub presentations: Presentations,
@@ -73,6 +73,13 @@ struct Active {
     tokens: Several,
     /// The tokens on which it is not, although the policy has it there, and why.
     left_out: BTreeMap<TokenName, String>,
+}
+
+/// The vault of a key.
+struct Kept {
+    vault: Vault,
+    /// Whether a share lies in it whose presentation was recorded. One that was started after another had died holds none of those before.
+    holds_recorded: bool,
 }
 
 /// Where the PINs of a key's tokens come from.
@@ -257,18 +264,30 @@ impl Keys {
 
     /// The vault of a key.
     pub fn vault(&self, key: &KeyLabel) -> Option<Vault> {
-        self.vaults().get(key).cloned()
+        self.vaults().get(key).map(|kept| kept.vault.clone())
     }
 
     /// Keeps a vault that was started; answers the one that is kept, which is another where somebody else was quicker.
     pub fn keep_vault(&self, key: &KeyLabel, vault: Vault) -> Vault {
         let mut all = self.vaults();
-        if let Some(kept) = all.get(key).filter(|kept| kept.is_alive()) {
+        if let Some(kept) = all.get(key).filter(|kept| kept.vault.is_alive()) {
             vault.shutdown();
-            return kept.clone();
+            return kept.vault.clone();
         }
-        all.insert(key.clone(), vault.clone());
+        all.insert(key.clone(), Kept { vault: vault.clone(), holds_recorded: false });
         vault
+    }
+
+    /// Whether the shares of the presentations that are recorded for a key lie in its vault, which lives. For the recorder's thread.
+    pub fn vault_holds_recorded(&self, key: &KeyLabel) -> bool {
+        self.vaults().get(key).is_some_and(|kept| kept.holds_recorded && kept.vault.is_alive())
+    }
+
+    /// A presentation is recorded of which the share lies in this vault. For the recorder's thread.
+    pub fn mark_recorded(&self, key: &KeyLabel, vault: &Vault) {
+        if let Some(kept) = self.vaults().get_mut(key).filter(|kept| kept.vault.is(vault)) {
+            kept.holds_recorded = true;
+        }
     }
 
     /// Ends the vault of a key: what it held is gone when this returns, and nobody's share is awaited any more.
@@ -287,9 +306,9 @@ impl Keys {
     }
 
     fn shut_down_vault(&self, key: &KeyLabel) {
-        let vault = self.vaults().remove(key);
-        if let Some(vault) = vault {
-            vault.shutdown();
+        let kept = self.vaults().remove(key);
+        if let Some(kept) = kept {
+            kept.vault.shutdown();
         }
     }
 
@@ -298,7 +317,7 @@ impl Keys {
         self.vaults().keys().cloned().collect()
     }
 
-    fn vaults(&self) -> std::sync::MutexGuard<'_, BTreeMap<KeyLabel, Vault>> {
+    fn vaults(&self) -> std::sync::MutexGuard<'_, BTreeMap<KeyLabel, Kept>> {
         self.vaults.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -163,7 +163,11 @@ impl Daemon {
                 return refused(recorder, &by, OPERATION, asked, (incident, determination), reasons);
             }
             match judge(recorder, &by, &of, &sent)? {
-                Ok(event) => record(recorder, &by, event, &sent).map(Ok),
+                Ok(event) => {
+                    let entry = record(recorder, &by, event, &sent)?;
+                    keys.mark_recorded(&of, &vault);
+                    Ok(Ok(entry))
+                }
                 Err(failure) => {
                     // The very share may count already, by a presentation before.
                     if !is_held(recorder, &of, index) {
@@ -244,7 +248,7 @@ fn vault_failure(fault: &VaultFault) -> Failure {
 fn why_needless(recorder: &Recorder, keys: &Keys, key: &KeyLabel, vault: &Vault) -> Option<Failure> {
     let (why, remedy) = if !keys.vault(key).is_some_and(|kept| kept.is(vault)) {
         ("was locked", "Present it anew")
-    } else if !vault.is_alive() {
+    } else if !vault.is_alive() || are_elsewhere(recorder, keys, key) {
         ("lost its vault, and with it the shares that were there,", "Present it anew, as everybody does who presented")
     } else if recorder.fold().keys().get(key).is_some_and(|facts| facts.is_active(recorder.moment().at)) {
         ("was activated", "Nothing: enough others are there")
@@ -252,6 +256,13 @@ fn why_needless(recorder: &Recorder, keys: &Keys, key: &KeyLabel, vault: &Vault)
         return None;
     };
     Some(Failure::Unavailable { why: format!("key {key} {why} while the share was on its way"), remedy: remedy.into() })
+}
+
+/// Whether shares were brought by presentations that are recorded, and do not lie in the vault of now: theirs has ended.
+fn are_elsewhere(recorder: &Recorder, keys: &Keys, key: &KeyLabel) -> bool {
+    let facts = recorder.fold().keys().get(key);
+    let are_any = facts.is_some_and(|facts| facts.presented.values().any(|presented| presented.share.is_some()));
+    are_any && !keys.vault_holds_recorded(key)
 }
 
 /// Whether a recorded presentation brought the share with that index.
@@ -333,11 +344,10 @@ fn why_gone(recorder: &Recorder, keys: &Keys, key: &KeyLabel) -> Option<String> 
     let (fold, now) = (recorder.fold(), recorder.moment().at);
     let facts = fold.keys().get(key).filter(|facts| !facts.is_active(now))?;
     let anew = "those who presented present anew";
-    let in_vault = facts.presented.values().any(|presented| presented.share.is_some());
     if !facts.presented.is_empty() && facts.presented.values().all(|presented| now >= presented.until) {
         return Some(format!("the time to gather Key Custodians is over: {anew}"));
     }
-    if in_vault && keys.vault(key).is_none_or(|vault| !vault.is_alive()) {
+    if are_elsewhere(recorder, keys, key) {
         return Some(format!("the vault of its shares has ended: {anew}"));
     }
     let gathered = gathered_for(fold);

@@ -7,7 +7,7 @@
 //! intent and what it answered before, and the rows of snapshots 4, under 1, 1; the kernel for uploads and files 3 to 4; memory 3; SHA-256 2. So a
 //! message is read once, what is known of Devices is looked up in their order, and nothing is made of a certificate that is not asked for.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeSet, HashMap};
 
 use crate::domain::intake::device_certificates::Judged;
 use crate::domain::names::DeviceId;
@@ -15,7 +15,7 @@ use crate::domain::responses::{Candidates, DeviceKey, Reading, Trust, device_of}
 use crate::processors::each;
 
 /// Keys that were imported, by Device; none where nothing was.
-pub type ImportedKeys = Option<BTreeMap<DeviceId, Vec<DeviceKey>>>;
+pub type ImportedKeys = Option<HashMap<DeviceId, Vec<DeviceKey>>>;
 
 /// Reads messages, and verifies each with the certificates of its Device.
 ///

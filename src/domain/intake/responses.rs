@@ -126,7 +126,7 @@ pub fn imported_keys(
     trust: &Trust,
     devices: &BTreeSet<DeviceId>,
     before: u64,
-) -> Result<BTreeMap<DeviceId, Vec<DeviceKey>>, BookError> {
+) -> Result<HashMap<DeviceId, Vec<DeviceKey>>, BookError> {
     let found = book.device_keys_of(devices)?;
     Ok(found.into_iter().map(|(device, known)| (device, trust.relied_on(known, before))).collect())
 }
@@ -148,7 +148,7 @@ struct Session<'a> {
     /// The entry that these messages are going to have.
     entry: u64,
     expected: BTreeMap<&'a TemplateName, OfTemplate>,
-    devices: BTreeMap<DeviceId, OfDevice>,
+    devices: HashMap<DeviceId, OfDevice>,
 }
 
 /// What is known of a Device.
@@ -166,7 +166,7 @@ fn devices_of(
     key: &KeyLabel,
     determination: DeterminationId,
     readings: &[Reading],
-) -> Result<BTreeMap<DeviceId, OfDevice>, BookError> {
+) -> Result<HashMap<DeviceId, OfDevice>, BookError> {
     let devices: BTreeSet<DeviceId> = readings.iter().filter_map(Reading::verified).map(Verified::device).collect();
     let found = devices.into_iter().map(|device| {
         let last = book.device(key, device)?;

@@ -3,7 +3,7 @@
 //! Both are costly and depend on nothing in the ledger but the policy in force, so a shell may spread them over its processors.
 //! Validity is not judged here but told: the moment that counts is the entry's.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use der::asn1::ObjectIdentifier;
 
@@ -224,7 +224,7 @@ fn is_in_force(from: Timestamp, until: Timestamp, at: Timestamp) -> bool {
 pub struct Candidates {
     given: BTreeMap<DeviceId, Vec<Candidate>>,
     /// None where those imported are not asked for, as in older entries.
-    imported: Option<BTreeMap<DeviceId, Vec<DeviceKey>>>,
+    imported: Option<HashMap<DeviceId, Vec<DeviceKey>>>,
 }
 
 impl Candidates {
@@ -242,7 +242,7 @@ impl Candidates {
 
     /// And these that were imported, if any were asked for ([`Trust::relied_on`]).
     #[must_use]
-    pub fn and_imported(self, imported: Option<BTreeMap<DeviceId, Vec<DeviceKey>>>) -> Self {
+    pub fn and_imported(self, imported: Option<HashMap<DeviceId, Vec<DeviceKey>>>) -> Self {
         Self { imported, ..self }
     }
 

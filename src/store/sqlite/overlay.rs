@@ -30,7 +30,7 @@ pub(super) struct Overlay {
     requests: BTreeMap<RequestId, RequestFacts>,
     earlier: BTreeMap<KeyLabel, BTreeMap<(DeviceId, u64), u64>>,
     /// Of each only what was said since, which stands over what the row has.
-    responses: BTreeMap<(DeterminationId, DeviceId), Responded>,
+    responses: BTreeMap<DeterminationId, BTreeMap<DeviceId, Responded>>,
     /// Each with the entry that it came with.
     device_keys: BTreeMap<DeviceKey, u64>,
     len: usize,
@@ -70,7 +70,7 @@ impl Overlay {
     }
 
     fn put_responded(&mut self, determination: DeterminationId, device: DeviceId, responded: Responded) {
-        match self.responses.entry((determination, device)) {
+        match self.responses.entry(determination).or_default().entry(device) {
             Entry::Vacant(place) => {
                 place.insert(responded);
                 self.len += 1;
@@ -108,8 +108,10 @@ impl Overlay {
                 self.put_earlier(&key, device, counter, intent);
             }
         }
-        for ((id, device), responded) in responses {
-            self.put_responded(id, device, responded);
+        for (id, rows) in responses {
+            for (device, responded) in rows {
+                self.put_responded(id, device, responded);
+            }
         }
     }
 
@@ -126,7 +128,10 @@ impl Overlay {
                 rows.map(|(key, (device, counter))| earlier_key(key, device, counter)).collect()
             }
             Table::DeviceKey => self.device_keys.keys().map(imported_key).collect(),
-            Table::Response => self.responses.keys().map(|(id, device)| response_key(*id, *device).to_vec()).collect(),
+            Table::Response => {
+                let rows = self.responses.iter().flat_map(|(id, rows)| rows.keys().map(move |device| (*id, *device)));
+                rows.map(|(id, device)| response_key(id, device).to_vec()).collect()
+            }
         };
         keys.sort_unstable();
         keys
@@ -147,7 +152,10 @@ impl Overlay {
                 derived::put_earlier(connection, key, *device, *counter, *intent)?;
             }
         }
-        let responses = self.responses.iter().map(|((determination, device), said)| (*determination, *device, said));
+        let responses = self.responses.iter().flat_map(|(id, rows)| {
+            let id = *id;
+            rows.iter().map(move |(device, said)| (id, *device, said))
+        });
         derived::put_responded(connection, Schema::Main, responses)?;
         device_keys::add(connection, Schema::Main, self.device_keys.iter().map(|(key, entry)| (key, *entry)))
     }
@@ -445,7 +453,7 @@ impl State {
         determination: DeterminationId,
         device: DeviceId,
     ) -> Result<Option<Responded>, StoreError> {
-        let changed = self.overlay.responses.get(&(determination, device));
+        let changed = self.overlay.responses.get(&determination).and_then(|rows| rows.get(&device));
         let is_all = changed.is_some_and(|changed| changed.own.is_some() && changed.foreign.is_some());
         let before = if !is_all && self.has(connection, Table::Response, &response_key(determination, device))? {
             derived::responded(connection, Schema::Main, determination, device)?

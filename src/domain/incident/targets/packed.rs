@@ -67,8 +67,14 @@ impl Numbers {
 
     fn get(&self, at: usize) -> u64 {
         let (from, shift) = self.place(at);
-        let octets = self.bits[from..].iter().take((shift + self.width).div_ceil(8));
-        let window = octets.rev().fold(0_u128, |window, octet| window << 8 | u128::from(*octet));
+        let window = match self.bits[from..].first_chunk() {
+            // All but the last few lie in one word.
+            Some(word) if shift + self.width <= 64 => u128::from(u64::from_le_bytes(*word)),
+            Some(_) | None => {
+                let octets = self.bits[from..].iter().take((shift + self.width).div_ceil(8));
+                octets.rev().fold(0_u128, |window, octet| window << 8 | u128::from(*octet))
+            }
+        };
         u64::try_from(window >> shift & self.mask()).expect("at most 64 bits")
     }
 

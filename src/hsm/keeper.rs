@@ -527,21 +527,25 @@ impl Keeper {
             let (wrong, socket) = (self.wrong.clone(), socket.try_clone());
             let is_alone = signed.len() == 1;
             let verify = move || {
-                // Given together, after the last is verified. One frame has items of one batch, or of the end of one and the
-                // beginning of the next.
-                let mut news = Vec::new();
-                for of_batch in signed.chunk_by(|(one, ..), (other, ..)| Arc::ptr_eq(one, other)) {
-                    let verified = of_batch.iter().map(|(batch, n, signature)| (*n, batch.verify(*n, *signature)));
-                    let verified: Vec<_> = verified.collect();
-                    for (_, outcome) in &verified {
-                        if let Outcome::Unknown(error) = outcome {
-                            let _ = wrong.set(error.clone());
-                            // Without a handle to it the worker is cut off at its next sign of life.
-                            let _ = socket.as_ref().map(|socket| socket.shutdown(Shutdown::Both));
-                        }
+                // Given together, after the last of all is verified: what is called given is told, whatever a verification might run into.
+                // One frame has items of one batch, or of the end of one and the beginning of the next.
+                let batches = signed.chunk_by(|(one, ..), (other, ..)| Arc::ptr_eq(one, other));
+                let verified: Vec<(Arc<Batch>, Vec<_>)> = batches
+                    .map(|of_batch| {
+                        let batch = &of_batch[0].0;
+                        let verified = of_batch.iter().map(|(_, n, signature)| (*n, batch.verify(*n, *signature)));
+                        (Arc::clone(batch), verified.collect())
+                    })
+                    .collect();
+                for (_, outcome) in verified.iter().flat_map(|(_, verified)| verified) {
+                    if let Outcome::Unknown(error) = outcome {
+                        let _ = wrong.set(error.clone());
+                        // Without a handle to it the worker is cut off at its next sign of life.
+                        let _ = socket.as_ref().map(|socket| socket.shutdown(Shutdown::Both));
                     }
-                    news.extend(of_batch[0].0.note(verified));
                 }
+                let noted = verified.into_iter().map(|(batch, verified)| batch.note(verified));
+                let news: Vec<News> = noted.flatten().collect();
                 // Let go of before: whoever hears of it goes on to the next commands, which are as many megabytes.
                 drop(signed);
                 news.into_iter().for_each(News::tell);

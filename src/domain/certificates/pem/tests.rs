@@ -54,7 +54,14 @@ fn der_is_told_from_text() {
 fn a_certificate_block_is_read_as_the_strict_decoder_reads_it_whatever_its_form() {
     let of = |label: &str, inside: &str| format!("-----BEGIN {label}-----\n{inside}-----END {label}-----\n");
     let line = "A".repeat(64);
-    let taken = ["AAAA\n".to_owned(), format!("{line}\n"), format!("{line}\nAQID\n"), format!("{line}\r\nAQI=\r\n")];
+    let taken = [
+        "AAAA\n".to_owned(),
+        format!("{line}\n"),
+        format!("{line}\nAQID\n"),
+        format!("{line}\r\nAQI=\r\n"),
+        // Empty lines at the end.
+        format!("{line}\n\n"),
+    ];
     let refused = [
         String::new(),
         "\n".to_owned(),

@@ -26,7 +26,7 @@ use crate::{Fault, Signed, cpu, judge, plain, rate};
 const DEVICES: usize = 65_536;
 /// The same when it is to be quick.
 const QUICK_DEVICES: usize = 8_192;
-const ROUNDS: usize = 3;
+const ROUNDS: usize = 5;
 const QUICK_ROUNDS: usize = 2;
 
 /// What one round hands in.
@@ -46,20 +46,20 @@ pub fn run(quick: bool, devices: Option<usize>) -> Result<bool, Fault> {
     for number in 1..=rounds {
         // Certificates that come with the Responses: two verifications each.
         let round = answers(&mut daemon, 2 * (number - 1) * count, count, folder.path())?;
-        let alone = side(&[], 2 * count, || Ok(plain(&round.signed, 2)))?;
+        let alone = || side(&[], 2 * count, || Ok(plain(&round.signed, 2)));
+        let before = alone()?;
         let arguments = ["responses", &round.responses, "--certificates", &round.certificates];
-        given.push(told("Responses with certificates", alone, smkictl(&daemon, 2 * count, &arguments, true)?));
+        let ours = smkictl(&daemon, 2 * count, &arguments, true)?;
+        given.push(told("Responses with certificates", between(before, alone()?), ours));
         // Certificates first, then Responses: one verification each.
         let round = answers(&mut daemon, (2 * number - 1) * count, count, folder.path())?;
-        let alone = side(&[], count, || Ok(plain(&round.signed, 1)))?;
+        let alone = || side(&[], count, || Ok(plain(&round.signed, 1)));
+        let before = alone()?;
         let ours = smkictl(&daemon, count, &["certificates", "import", &round.certificates], false)?;
-        import.push(told("certificates imported", alone, ours));
-        let alone = side(&[], count, || Ok(plain(&round.signed, 1)))?;
-        imported.push(told(
-            "Responses without",
-            alone,
-            smkictl(&daemon, count, &["responses", &round.responses], true)?,
-        ));
+        let amid = alone()?;
+        import.push(told("certificates imported", between(before, amid), ours));
+        let ours = smkictl(&daemon, count, &["responses", &round.responses], true)?;
+        imported.push(told("Responses without", between(amid, alone()?), ours));
     }
     println!("\nsmkid: VmHWM {} kB", daemon.memory_kb_max()?);
     // Each is judged, also where one is missed.
@@ -76,6 +76,12 @@ pub fn run(quick: bool, devices: Option<usize>) -> Result<bool, Fault> {
 struct Side {
     rate: f64,
     cpu_us: f64,
+}
+
+/// What ring alone did before a turn of ours and after it, as one: ours takes seconds, in which a shared machine drifts.
+fn between(before: Side, after: Side) -> Side {
+    let rate = 2.0 / (before.rate.recip() + after.rate.recip());
+    Side { rate, cpu_us: f64::midpoint(before.cpu_us, after.cpu_us) }
 }
 
 fn side(processes: &[u32], count: usize, turn: impl FnOnce() -> Result<Duration, Fault>) -> Result<Side, Fault> {

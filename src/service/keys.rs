@@ -78,8 +78,9 @@ struct Active {
 /// The vault of a key.
 struct Kept {
     vault: Vault,
-    /// Whether a share lies in it whose presentation was recorded. One that was started after another had died holds none of those before.
-    holds_recorded: bool,
+    /// The entry of the presentation recorded last whose share lies in it. One that was started after another had died holds none of those
+    /// before.
+    recorded_last: Option<u64>,
 }
 
 /// Where the PINs of a key's tokens come from.
@@ -274,19 +275,20 @@ impl Keys {
             vault.shutdown();
             return kept.vault.clone();
         }
-        all.insert(key.clone(), Kept { vault: vault.clone(), holds_recorded: false });
+        all.insert(key.clone(), Kept { vault: vault.clone(), recorded_last: None });
         vault
     }
 
-    /// Whether the shares of the presentations that are recorded for a key lie in its vault, which lives. For the recorder's thread.
-    pub fn vault_holds_recorded(&self, key: &KeyLabel) -> bool {
-        self.vaults().get(key).is_some_and(|kept| kept.holds_recorded && kept.vault.is_alive())
+    /// The entry of the presentation recorded last for a key whose share lies in its vault, which lives.
+    pub fn recorded_last(&self, key: &KeyLabel) -> Option<u64> {
+        self.vaults().get(key).filter(|kept| kept.vault.is_alive())?.recorded_last
     }
 
-    /// A presentation is recorded of which the share lies in this vault. For the recorder's thread.
-    pub fn mark_recorded(&self, key: &KeyLabel, vault: &Vault) {
+    /// A presentation is recorded of which the share lies in this vault. On the recorder's thread, and before the presentation ends: whoever
+    /// sees that nobody waits any more sees this too.
+    pub fn mark_recorded(&self, key: &KeyLabel, vault: &Vault, entry: u64) {
         if let Some(kept) = self.vaults().get_mut(key).filter(|kept| kept.vault.is(vault)) {
-            kept.holds_recorded = true;
+            kept.recorded_last = Some(entry);
         }
     }
 
@@ -296,10 +298,10 @@ impl Keys {
         self.presentations.clear(key);
     }
 
-    /// The same, unless somebody has begun to present.
-    pub fn end_idle_vault(&self, key: &KeyLabel) {
+    /// The same, unless somebody has begun to present, or a presentation was recorded since this one was the last.
+    pub fn end_idle_vault(&self, key: &KeyLabel, seen: Option<u64>) {
         self.presentations.held(key, |_, waits| {
-            if !waits {
+            if !waits && self.recorded_last(key) == seen {
                 self.shut_down_vault(key);
             }
         });

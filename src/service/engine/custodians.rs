@@ -165,7 +165,7 @@ impl Daemon {
             match judge(recorder, &by, &of, &sent)? {
                 Ok(event) => {
                     let entry = record(recorder, &by, event, &sent)?;
-                    keys.mark_recorded(&of, &vault);
+                    keys.mark_recorded(&of, &vault, entry);
                     Ok(Ok(entry))
                 }
                 Err(failure) => {
@@ -248,10 +248,10 @@ fn vault_failure(fault: &VaultFault) -> Failure {
 fn why_needless(recorder: &Recorder, keys: &Keys, key: &KeyLabel, vault: &Vault) -> Option<Failure> {
     let (why, remedy) = if !keys.vault(key).is_some_and(|kept| kept.is(vault)) {
         ("was locked", "Present it anew")
-    } else if !vault.is_alive() || are_elsewhere(recorder, keys, key) {
-        ("lost its vault, and with it the shares that were there,", "Present it anew, as everybody does who presented")
     } else if recorder.fold().keys().get(key).is_some_and(|facts| facts.is_active(recorder.moment().at)) {
         ("was activated", "Nothing: enough others are there")
+    } else if !vault.is_alive() || are_elsewhere(recorder, keys, key) {
+        ("lost its vault, and with it the shares that were there,", "Present it anew, as everybody does who presented")
     } else {
         return None;
     };
@@ -262,7 +262,7 @@ fn why_needless(recorder: &Recorder, keys: &Keys, key: &KeyLabel, vault: &Vault)
 fn are_elsewhere(recorder: &Recorder, keys: &Keys, key: &KeyLabel) -> bool {
     let facts = recorder.fold().keys().get(key);
     let are_any = facts.is_some_and(|facts| facts.presented.values().any(|presented| presented.share.is_some()));
-    are_any && !keys.vault_holds_recorded(key)
+    are_any && keys.recorded_last(key).is_none()
 }
 
 /// Whether a recorded presentation brought the share with that index.
@@ -279,7 +279,7 @@ enum Due {
     Nothing,
     /// Nobody presented: the vault is ended, unless somebody is about to.
     Idle,
-    /// The time of these is over: their shares are let go.
+    /// The time of these is over: their shares are let go, unless they come again.
     Over(Vec<(PersonId, u16)>),
     /// Nothing of it opens the key any more: it is locked.
     Gone(String),
@@ -313,17 +313,23 @@ impl Due {
 pub(super) async fn look_after_vault(daemon: &Daemon, key: KeyLabel) {
     daemon.keys.presentations.expire(daemon.clock.now().at);
     let (keys, label) = (Arc::clone(&daemon.keys), key.clone());
-    let due = daemon.desk.look(move |recorder| Ok(Due::of(recorder, &keys, &label))).await;
+    // With the presentation that was the last at that moment: what is due is no more once another was recorded. The next tick looks anew.
+    let due =
+        daemon.desk.look(move |recorder| Ok((Due::of(recorder, &keys, &label), keys.recorded_last(&label)))).await;
     let keys = Arc::clone(&daemon.keys);
+    let Ok((due, seen)) = due else { return };
     match due {
-        Ok(Due::Nothing) | Err(_) => {}
-        Ok(Due::Idle) => {
-            let _ = tokio::task::spawn_blocking(move || keys.end_idle_vault(&key)).await;
+        Due::Nothing => {}
+        Due::Idle => {
+            let _ = tokio::task::spawn_blocking(move || keys.end_idle_vault(&key, seen)).await;
         }
-        Ok(Due::Over(over)) => {
+        Due::Over(over) => {
             let forget = move || {
                 let Some(vault) = keys.vault(&key) else { return };
                 keys.presentations.held(&key, |waits, _| {
+                    if keys.recorded_last(&key) != seen {
+                        return;
+                    }
                     // Who comes again may have brought the share already.
                     for (_, index) in over.iter().filter(|(person, _)| !waits(person)) {
                         let _ = vault.forget(*index);
@@ -332,7 +338,7 @@ pub(super) async fn look_after_vault(daemon: &Daemon, key: KeyLabel) {
             };
             let _ = tokio::task::spawn_blocking(forget).await;
         }
-        Ok(Due::Gone(reason)) => {
+        Due::Gone(reason) => {
             let label = key.clone();
             make::lock_by_itself(daemon, key, &reason, move |recorder| why_gone(recorder, &keys, &label)).await;
         }

@@ -115,8 +115,8 @@ impl Daemon {
             Opening::Shares(indices) => indices,
         };
         let remedy = || format!("Let enough Key Custodians present anew (smkictl custodian status {label})");
-        let asked = self.keys.vault(label);
-        let opened = match asked.clone() {
+        let locks_before = self.keys.locks(label);
+        let opened = match self.keys.vault(label) {
             None => Err(format!("the shares of key {label} are gone: their vault has ended")),
             Some(vault) => {
                 let of_vault = vault.clone();
@@ -133,13 +133,11 @@ impl Daemon {
                 remedy: format!("For another token, lock the key first (smkictl key lock {label}). {}", remedy()),
             }),
             Err(why) => {
-                // What is recorded is not in the vault: those who presented could not do it again. Where another vault is there by now, the key
-                // was locked meanwhile, and what has come since is not to be lost.
+                // What is recorded is not in the vault: those who presented could not do it again. Where the key was locked meanwhile, they
+                // can, and what has come since is not to be lost.
                 let (keys, of, reason) = (Arc::clone(&self.keys), label.clone(), shortened(&why).clone());
                 let locked = self.change(move |recorder| {
-                    let kept = keys.vault(&of);
-                    let is_another = kept.is_some_and(|kept| !asked.is_some_and(|asked| asked.is(&kept)));
-                    if !is_another {
+                    if keys.locks(&of) == locks_before {
                         lock(recorder, &Actor::daemon(), &keys, &of, &reason)?;
                     }
                     Ok(Ok(()))

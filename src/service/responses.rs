@@ -4,9 +4,9 @@
 //! The time goes into ECDSA over P-256 in ring: one verification for a certificate, one for a Response. From a file on the disk to the ledger that
 //! is three quarters to four fifths of it all (`perf`, two cores, 29 November 2026): 75 % of the CPU of daemon and client for a Response alone, 78 to
 //! 84 for a certificate alone, 80 for both. The rest is spread thin. Of a Response alone: the recorder 12 %, of which a third is snapshots (half
-//! of that hashes pages that answers in no order touch all over the table), a third looks up the Device's last intent and what it answered before, a
-//! quarter commits; reading messages 3; memory 3; SHA-256, once each for the upload, the blob and the signature, 2; the kernel, for uploads and
-//! files, 4. A certificate costs 5 to 7 to read (`der`). So a message is read once, what is known of Devices is looked up in their order, and
+//! of that hashes pages that answers in no order touch all over the table), a quarter looks up the Device's last intent and what it answered before, a
+//! fifth commits; reading messages 3; memory 3; SHA-256, by the client, for the upload, the blob and the signature, 2; the kernel, for uploads
+//! and files, 4. A certificate costs 5 to 7 to read (`der`). So a message is read once, what is known of Devices is looked up in their order, and
 //! nothing is made of a certificate that is not asked for.
 
 use std::collections::{BTreeSet, HashMap};

@@ -172,6 +172,34 @@ struct Queue {
     device_keys: Vec<(u64, Arc<[DeviceKey]>)>,
 }
 
+impl Queue {
+    /// What it says of a Device with a key, if it says anything.
+    fn device(&self, key: &KeyLabel, device: DeviceId) -> Option<&DeviceFacts> {
+        // The common case is that it does not, and a key to look up costs an allocation.
+        if self.devices.is_empty() { None } else { self.devices.get(&(key.clone(), device)) }
+    }
+
+    /// What a Device has answered under a determination, where the store has this of it.
+    fn responded(
+        &self,
+        determination: DeterminationId,
+        device: DeviceId,
+        stored: Option<Responded>,
+    ) -> Option<Responded> {
+        let mut known = stored;
+        for (_, entry, lines) in self.answers.iter().filter(|(of, ..)| *of == determination) {
+            let from = lines.partition_point(|line| line.device < Some(device));
+            for line in lines[from..].iter().take_while(|line| line.device == Some(device)) {
+                let mut with = known.clone().unwrap_or_default();
+                if with.absorb(line, *entry) {
+                    known = Some(with);
+                }
+            }
+        }
+        known
+    }
+}
+
 /// The refusals of an account in the span that runs.
 struct Refusals {
     since: Timestamp,
@@ -627,13 +655,20 @@ impl Blobs for Recorder {
 
 impl Book for Recorder {
     fn device(&self, key: &KeyLabel, device: DeviceId) -> Result<Option<DeviceFacts>, BookError> {
-        // The common case is an empty overlay, and a key to look up costs an allocation.
-        if !self.queue.devices.is_empty()
-            && let Some(facts) = self.queue.devices.get(&(key.clone(), device))
-        {
-            return Ok(Some(facts.clone()));
+        match self.queue.device(key, device) {
+            Some(facts) => Ok(Some(facts.clone())),
+            None => self.store.device(key, device).map_err(state::no_answer),
         }
-        self.store.device(key, device).map_err(state::no_answer)
+    }
+
+    fn devices(&self, key: &KeyLabel, devices: &[DeviceId]) -> Result<Vec<Option<DeviceFacts>>, BookError> {
+        let mut found = self.store.devices(key, devices).map_err(state::no_answer)?;
+        for (found, device) in found.iter_mut().zip(devices) {
+            if let Some(facts) = self.queue.device(key, *device) {
+                *found = Some(facts.clone());
+            }
+        }
+        Ok(found)
     }
 
     fn listed(&self, determination: DeterminationId, device: DeviceId) -> Result<Option<Listed>, BookError> {
@@ -649,7 +684,7 @@ impl Book for Recorder {
 
     fn earlier(&self, key: &KeyLabel, device: DeviceId, counter: u64) -> Result<Option<u64>, BookError> {
         // What is queued may have overtaken what is in the store.
-        if let Some(next) = self.queue.devices.get(&(key.clone(), device))
+        if let Some(next) = self.queue.device(key, device)
             && let Some(before) = self.store.device(key, device).map_err(state::no_answer)?
             && before.counter == counter
             && before.is_overtaken_by(&DeviceFacts { state: IntentState::Open, ..next.clone() })
@@ -661,14 +696,17 @@ impl Book for Recorder {
 
     fn responded(&self, determination: DeterminationId, device: DeviceId) -> Result<Option<Responded>, BookError> {
         let stored = self.store.responded(determination, device).map_err(state::no_answer)?;
-        let mut known = stored.clone().unwrap_or_default();
-        let mut is_altered = false;
-        for (_, entry, lines) in self.queue.answers.iter().filter(|(of, ..)| *of == determination) {
-            let from = lines.partition_point(|line| line.device < Some(device));
-            let of_device = lines[from..].iter().take_while(|line| line.device == Some(device));
-            is_altered |= of_device.fold(false, |altered, line| known.absorb(line, *entry) | altered);
-        }
-        Ok(if is_altered { Some(known) } else { stored })
+        Ok(self.queue.responded(determination, device, stored))
+    }
+
+    fn responded_many(
+        &self,
+        determination: DeterminationId,
+        devices: &[DeviceId],
+    ) -> Result<Vec<Option<Responded>>, BookError> {
+        let stored = self.store.responded_many(determination, devices).map_err(state::no_answer)?;
+        let each = devices.iter().zip(stored);
+        Ok(each.map(|(device, stored)| self.queue.responded(determination, *device, stored)).collect())
     }
 
     fn device_keys(&self, device: DeviceId) -> Result<Vec<ImportedKey>, BookError> {

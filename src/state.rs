@@ -713,6 +713,10 @@ impl<R: DerivedState + ?Sized> Book for StoredBook<'_, R> {
         self.0.device(key, device).map_err(no_answer)
     }
 
+    fn devices(&self, key: &KeyLabel, devices: &[DeviceId]) -> Result<Vec<Option<DeviceFacts>>, BookError> {
+        self.0.devices(key, devices).map_err(no_answer)
+    }
+
     fn listed(&self, determination: DeterminationId, device: DeviceId) -> Result<Option<Listed>, BookError> {
         self.0.listed(determination, device).map_err(no_answer)
     }
@@ -727,6 +731,14 @@ impl<R: DerivedState + ?Sized> Book for StoredBook<'_, R> {
 
     fn responded(&self, determination: DeterminationId, device: DeviceId) -> Result<Option<Responded>, BookError> {
         self.0.responded(determination, device).map_err(no_answer)
+    }
+
+    fn responded_many(
+        &self,
+        determination: DeterminationId,
+        devices: &[DeviceId],
+    ) -> Result<Vec<Option<Responded>>, BookError> {
+        self.0.responded_many(determination, devices).map_err(no_answer)
     }
 
     fn device_keys(&self, device: DeviceId) -> Result<Vec<ImportedKey>, BookError> {

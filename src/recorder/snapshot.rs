@@ -26,7 +26,7 @@ pub const SNAPSHOT_LEAVES_MAX: u64 = 131_072;
 
 /// Changed rows after which a snapshot is taken, though entries are fewer, for one entry can take in the answers of many Devices; or as
 /// many rows as entries, where more of those are asked for. The more there are, the more often two of them share a page.
-pub const SNAPSHOT_ROWS: usize = 32_768;
+pub const SNAPSHOT_ROWS: usize = 65_536;
 
 /// Entries after which a snapshot is taken where the daemon stops in order: fewer are folded again faster than it is worth an entry.
 pub const SNAPSHOT_LEAVES_AT_STOP: u64 = 2_048;

@@ -352,6 +352,15 @@ pub trait DerivedState {
     /// What a Device has answered under a determination.
     fn responded(&self, determination: DeterminationId, device: DeviceId) -> Result<Option<Responded>, StoreError>;
 
+    /// As [`DerivedState::responded`] for each of these, in their order.
+    fn responded_many(
+        &self,
+        determination: DeterminationId,
+        devices: &[DeviceId],
+    ) -> Result<Vec<Option<Responded>>, StoreError> {
+        devices.iter().map(|device| self.responded(determination, *device)).collect()
+    }
+
     /// The keys of a Device whose certificates were imported, in no order.
     fn device_keys(&self, device: DeviceId) -> Result<Vec<ImportedKey>, StoreError>;
 

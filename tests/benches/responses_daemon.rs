@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use smkid::api::wire::{DeviceAsk, Devices, RecoverySign};
+use smkid::api::wire::{DeviceAsk, Devices, RecoverySign, Status};
 use smkid::domain::certificates::pem::{certificate_to_pem, certificates};
 use smkid::domain::certificates::{Profile, SmkiCertificate};
 use smkid::domain::names::{DeviceId, Digest, RequestId};
@@ -126,6 +126,8 @@ fn smkictl(daemon: &Daemon, verifications: usize, arguments: &[&str], of_determi
             // To look costs some 0.1 ms, on processors that all work.
             thread::sleep(Duration::from_millis(20));
         };
+        // A snapshot of what was taken in comes after the last answer, and whoever asks the recorder then waits for it.
+        let _: Status = daemon.runtime.block_on(daemon.process.client.get("/v1/status"))?;
         let taken = begun.elapsed();
         if status.success() { Ok(taken) } else { Err(format!("smkictl ended with {status}").into()) }
     })?;

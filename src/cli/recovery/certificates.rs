@@ -18,6 +18,7 @@ use crate::domain::ledger::entry::CertificateTally;
 use crate::domain::names::{DeviceId, Digest};
 use crate::domain::responses::bundle::{BUNDLE_LEN_MAX, CERTIFICATES_MAX, certificate_len, signing_device};
 use crate::domain::responses::device_of;
+use crate::domain::responses::messages::Messages;
 use crate::domain::responses::trust::CANDIDATES_MAX;
 
 /// Octets of certificates that are given with Responses: some 100,000. They are held in memory; more are imported.
@@ -182,7 +183,7 @@ fn read(files: &[Arc<Path>], emit: &mut dyn FnMut(Part) -> bool) -> Result<(), C
             let place = Place { file: Arc::clone(file), at };
             match found {
                 Ok(octets) => {
-                    part.octets.extend(octets);
+                    part.octets.extend_from_slice(octets);
                     part.places.push(place);
                 }
                 Err(why) => part.unreadable.push((place, why)),
@@ -203,13 +204,13 @@ fn read(files: &[Arc<Path>], emit: &mut dyn FnMut(Part) -> bool) -> Result<(), C
 }
 
 /// Visits the certificates of a file, each in DER.
-fn each(path: &Arc<Path>, visit: &mut dyn FnMut(Found) -> Result<(), CliError>) -> Result<(), CliError> {
+fn each(path: &Arc<Path>, visit: &mut dyn FnMut(Found<'_>) -> Result<(), CliError>) -> Result<(), CliError> {
     let mut source = Source::open(path)?;
     match source.first()? {
         Some(0x30) => {
             let len_of = |octets: &[u8]| certificate_len(octets).filter(|len| *len <= octets.len()).ok_or(());
-            let stopped = source
-                .pieces(CERTIFICATE_LEN_MAX, len_of, |octet, found| visit((At::Octet(octet), Ok(found.to_vec()))))?;
+            let stopped =
+                source.pieces(CERTIFICATE_LEN_MAX, len_of, |octet, found| visit((At::Octet(octet), Ok(found))))?;
             match stopped {
                 None => Ok(()),
                 Some((octet, ())) => {
@@ -224,7 +225,7 @@ fn each(path: &Arc<Path>, visit: &mut dyn FnMut(Found) -> Result<(), CliError>) 
 }
 
 /// Those of a file in PEM (RFC 7468). What stands between blocks, and blocks of other kinds, is skipped, as every tool does.
-fn blocks(source: &mut Source, visit: &mut dyn FnMut(Found) -> Result<(), CliError>) -> Result<(), CliError> {
+fn blocks(source: &mut Source, visit: &mut dyn FnMut(Found<'_>) -> Result<(), CliError>) -> Result<(), CliError> {
     const BEGIN: &[u8] = b"-----BEGIN CERTIFICATE-----";
     const END: &[u8] = b"-----END CERTIFICATE-----";
     const UNENDED: &str = "expected a line -----END CERTIFICATE----- to end the block that begins here";
@@ -263,7 +264,8 @@ fn blocks(source: &mut Source, visit: &mut dyn FnMut(Found) -> Result<(), CliErr
                         .to_owned())
                 }
             };
-            visit((At::Line(begun), der.and_then(whole)))?;
+            let der = der.and_then(whole);
+            visit((At::Line(begun), der.as_deref().map_err(String::clone)))?;
         }
         Ok(())
     })?;
@@ -310,7 +312,7 @@ impl Given {
                         path.display()
                     )));
                 }
-                all.push(octets);
+                all.push(octets.to_vec());
                 Ok(())
             })?;
         }
@@ -325,11 +327,11 @@ impl Given {
     }
 
     /// Those that these messages need, DER one after another; no more of each Device than are tried.
-    pub(super) fn bundle(&self, messages: &[Vec<u8>]) -> Vec<u8> {
+    pub(super) fn bundle(&self, messages: &Messages) -> Vec<u8> {
         if self.0.is_empty() {
             return Vec::new();
         }
-        let devices: BTreeSet<DeviceId> = messages.iter().filter_map(|octets| device_of(octets)).collect();
+        let devices: BTreeSet<DeviceId> = messages.all().into_iter().filter_map(device_of).collect();
         let theirs = devices.iter().filter_map(|device| self.0.get(device));
         theirs.flat_map(|all| all.iter().take(CANDIDATES_MAX)).map(Vec::as_slice).collect::<Vec<_>>().concat()
     }
@@ -346,13 +348,13 @@ mod tests {
         [vec![0x30, 0x82, high, low], vec![7; len - 4]].concat()
     }
 
-    fn found(octets: &[u8]) -> Vec<Found> {
+    fn found(octets: &[u8]) -> Vec<(At, Result<Vec<u8>, String>)> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("certificates");
         std::fs::write(&path, octets).unwrap();
         let mut all = Vec::new();
-        each(&path.into(), &mut |found| {
-            all.push(found);
+        each(&path.into(), &mut |(at, found)| {
+            all.push((at, found.map(<[u8]>::to_vec)));
             Ok(())
         })
         .unwrap();

@@ -44,7 +44,7 @@ pub(super) struct Place {
 
 /// What one thing in a file is, and where it stands. What cannot be read is told, and what follows it is read all the same, if it
 /// is known where that begins.
-pub(super) type Found = (At, Result<Vec<u8>, String>);
+pub(super) type Found<'a> = (At, Result<&'a [u8], String>);
 
 /// One line of the list of what did not do what it should.
 #[derive(Debug, Serialize)]

@@ -17,7 +17,7 @@ use crate::cli::{Change, CliError, Context, Exit};
 use crate::domain::gbcs::signed_message_len;
 use crate::domain::ledger::entry::ResponseTally;
 use crate::domain::names::{DeterminationId, DeviceId, Digest};
-use crate::domain::responses::messages::{self, MESSAGES_LEN_MAX, MESSAGES_MAX};
+use crate::domain::responses::messages::{self, MESSAGES_LEN_MAX, MESSAGES_MAX, Messages};
 
 /// Octets of one message: at most 65,535 of payload, and a short frame (GBCS 7.2).
 const MESSAGE_LEN_MAX: usize = 66 * 1024;
@@ -109,7 +109,7 @@ pub struct Resume {
 /// What is sent at once: the messages in a form that the daemon takes, where each stands, and what could not be read.
 #[derive(Default)]
 struct Part {
-    messages: Vec<u8>,
+    messages: Messages,
     certificates: Vec<u8>,
     places: Vec<Place>,
     unreadable: Vec<(Place, String)>,
@@ -195,7 +195,7 @@ async fn would_send(
         }
         let ask = wire::RecoveryResponses {
             determination,
-            responses: Digest::of(&part.messages),
+            responses: Digest::of(&part.messages.kept()),
             certificates: (!part.certificates.is_empty()).then(|| Digest::of(&part.certificates)),
         };
         context.would_send(Verb::Post, PATH, Some(&ask))?;
@@ -214,7 +214,7 @@ async fn hand_in(
     if part.places.is_empty() {
         return Ok((part, None));
     }
-    let responses = parts::upload(&client, std::mem::take(&mut part.messages)).await?;
+    let responses = parts::upload(&client, std::mem::take(&mut part.messages).into_kept()).await?;
     let certificates = match std::mem::take(&mut part.certificates) {
         none if none.is_empty() => None,
         some => Some(parts::upload(&client, some).await?),
@@ -235,28 +235,25 @@ async fn hand_in(
 
 /// Cuts files into parts.
 fn read(files: &[Arc<Path>], given: &Given, emit: &mut dyn FnMut(Part) -> bool) -> Result<(), CliError> {
-    let (mut messages, mut len, mut part) = (Vec::new(), 0, Part::default());
-    let mut is_wanted = true;
+    let (mut part, mut is_wanted) = (Part::default(), true);
     for file in files {
-        let mut visit = |(at, found): Found| {
+        let mut visit = |(at, found): Found<'_>| {
             let place = Place { file: Arc::clone(file), at };
             let octets = match found {
                 Ok(octets) => octets,
                 Err(why) => {
                     part.unreadable.push((place, why));
                     if part.unreadable.len() == MESSAGES_MAX {
-                        is_wanted &= end(&mut messages, &mut part, given, emit);
-                        len = 0;
+                        is_wanted &= end(&mut part, given, emit);
                     }
                     return Ok(());
                 }
             };
-            if messages.len() == MESSAGES_MAX || len + octets.len() as u64 > MESSAGES_LEN_MAX {
-                is_wanted &= end(&mut messages, &mut part, given, emit);
-                len = 0;
+            let len = part.messages.octets_len() + octets.len() as u64;
+            if part.messages.len() == MESSAGES_MAX || len > MESSAGES_LEN_MAX {
+                is_wanted &= end(&mut part, given, emit);
             }
-            len += octets.len() as u64;
-            messages.push(octets);
+            part.messages.push(octets);
             part.places.push(place);
             Ok(())
         };
@@ -265,28 +262,25 @@ fn read(files: &[Arc<Path>], given: &Given, emit: &mut dyn FnMut(Part) -> bool) 
             return Ok(());
         }
     }
-    if !messages.is_empty() || !part.unreadable.is_empty() {
-        end(&mut messages, &mut part, given, emit);
+    if !part.messages.is_empty() || !part.unreadable.is_empty() {
+        end(&mut part, given, emit);
     }
     Ok(())
 }
 
-fn end(messages: &mut Vec<Vec<u8>>, part: &mut Part, given: &Given, emit: &mut dyn FnMut(Part) -> bool) -> bool {
+fn end(part: &mut Part, given: &Given, emit: &mut dyn FnMut(Part) -> bool) -> bool {
     let mut part = std::mem::take(part);
-    part.certificates = given.bundle(messages);
-    part.messages = messages::kept(messages);
-    messages.clear();
+    part.certificates = given.bundle(&part.messages);
     emit(part)
 }
 
 /// Visits the messages of a file: binary one after another, or hexadecimal, one a line.
-fn each(path: &Arc<Path>, visit: &mut dyn FnMut(Found) -> Result<(), CliError>) -> Result<(), CliError> {
+fn each(path: &Arc<Path>, visit: &mut dyn FnMut(Found<'_>) -> Result<(), CliError>) -> Result<(), CliError> {
     let mut source = Source::open(path)?;
     match source.first()? {
         Some(first) if messages::is_binary(first) => {
-            let stopped = source.pieces(MESSAGE_LEN_MAX, signed_message_len, |octet, found| {
-                visit((At::Octet(octet), Ok(found.to_vec())))
-            })?;
+            let stopped = source
+                .pieces(MESSAGE_LEN_MAX, signed_message_len, |octet, found| visit((At::Octet(octet), Ok(found))))?;
             match stopped {
                 None => Ok(()),
                 Some((octet, why)) => {
@@ -308,7 +302,7 @@ fn each(path: &Arc<Path>, visit: &mut dyn FnMut(Found) -> Result<(), CliError>) 
                     None => Err(format!("expected a message of at most {MESSAGE_LEN_MAX} octets, found a longer line")),
                 };
                 found_any = true;
-                visit((At::Line(number), octets))
+                visit((At::Line(number), octets.as_deref().map_err(String::clone)))
             })?;
             if found_any { Ok(()) } else { visit((At::Line(1), Err(NOTHING.to_owned()))) }
         }

@@ -138,6 +138,10 @@ pub trait Blobs {
 pub trait Book {
     /// The last intent for a Device with a key.
     fn device(&self, key: &KeyLabel, device: DeviceId) -> Result<Option<DeviceFacts>, BookError>;
+    /// The same of each of these, in their order.
+    fn devices(&self, key: &KeyLabel, devices: &[DeviceId]) -> Result<Vec<Option<DeviceFacts>>, BookError> {
+        devices.iter().map(|device| self.device(key, *device)).collect()
+    }
     /// What the device list of a determination says about a Device.
     fn listed(&self, determination: DeterminationId, device: DeviceId) -> Result<Option<Listed>, BookError>;
     /// What is known of a request.
@@ -146,6 +150,14 @@ pub trait Book {
     fn earlier(&self, key: &KeyLabel, device: DeviceId, counter: u64) -> Result<Option<u64>, BookError>;
     /// What a Device has answered under a determination.
     fn responded(&self, determination: DeterminationId, device: DeviceId) -> Result<Option<Responded>, BookError>;
+    /// The same of each of these, in their order.
+    fn responded_many(
+        &self,
+        determination: DeterminationId,
+        devices: &[DeviceId],
+    ) -> Result<Vec<Option<Responded>>, BookError> {
+        devices.iter().map(|device| self.responded(determination, *device)).collect()
+    }
     /// The keys of a Device whose certificates were imported, in no order.
     fn device_keys(&self, device: DeviceId) -> Result<Vec<ImportedKey>, BookError>;
     /// The same of each of these.

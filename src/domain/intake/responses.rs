@@ -2,6 +2,8 @@
 
 use std::collections::hash_map::{Entry, HashMap};
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
 
 use super::{DESCRIPTION_LEN_MAX, Reasons, profile_in_force};
 use crate::domain::fold::{Book, BookError, Fold};
@@ -21,7 +23,7 @@ pub struct Handed<'a> {
     pub messages: &'a [&'a [u8]],
     /// Each of them, read.
     pub readings: &'a [Reading],
-    /// SHA-256 of the messages in the form in which they are kept ([`messages::kept`]).
+    /// SHA-256 of the messages in the form in which they are kept ([`messages::Messages::kept`]).
     pub responses: Digest,
     /// SHA-256 of the certificates that were given for them.
     pub certificates: Digest,
@@ -38,6 +40,8 @@ pub struct Taken {
     pub results: String,
     /// A line for each message, in the order of the messages.
     pub lines: Vec<ResultLine>,
+    /// The same in the order of their text ([`results::in_order`]).
+    pub sorted: Arc<[ResultLine]>,
 }
 
 /// Why nothing was decided.
@@ -91,10 +95,10 @@ pub fn responses(
         expected: expected(facts, originator),
         devices: devices_of(book, key, determination, handed.readings)?,
     };
-    let mut seen: HashMap<&[u8], usize> = HashMap::with_capacity(count);
+    let mut seen: HashMap<Octets<'_>, usize> = HashMap::with_capacity(count);
     let mut lines = Vec::with_capacity(count);
     for (n, (octets, reading)) in (1..).zip(handed.messages.iter().zip(handed.readings)) {
-        let line = match seen.entry(octets) {
+        let line = match seen.entry(Octets(octets)) {
             Entry::Occupied(before) => {
                 let why = format!("the same octets as message {}", before.get());
                 ResultLine::new(responses::device_of(octets), None, Outcome::Duplicate, &why)
@@ -106,7 +110,8 @@ pub fn responses(
         };
         lines.push(line);
     }
-    let (text, tally) = results::text_of(&lines);
+    let sorted: Arc<[ResultLine]> = results::in_order(&lines).into_iter().cloned().collect();
+    let (text, tally) = results::text_of(&sorted);
     let event = ResponsesTaken {
         incident: facts.incident.clone(),
         profile: profile_in_force(fold, at),
@@ -117,7 +122,20 @@ pub fn responses(
         results: Digest::of(text.as_bytes()),
         tally,
     };
-    Ok(Taken { event, results: text, lines })
+    Ok(Taken { event, results: text, lines, sorted })
+}
+
+/// A message among others. Its end alone is hashed: the signature, which no two have that differ. Whoever sends many of one end all the
+/// same has them compared one by one, of which there are no more than one entry takes.
+#[derive(PartialEq, Eq)]
+struct Octets<'a>(&'a [u8]);
+
+impl Hash for Octets<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        /// Octets of the half of a signature that is its `s`.
+        const END_LEN: usize = 32;
+        state.write(&self.0[self.0.len().saturating_sub(END_LEN)..]);
+    }
 }
 
 /// The keys of these Devices that were imported before an entry, and that the policy relies on.
@@ -168,12 +186,13 @@ fn devices_of(
     readings: &[Reading],
 ) -> Result<HashMap<DeviceId, OfDevice>, BookError> {
     let devices: BTreeSet<DeviceId> = readings.iter().filter_map(Reading::verified).map(Verified::device).collect();
-    let found = devices.into_iter().map(|device| {
-        let last = book.device(key, device)?;
-        let responded = book.responded(determination, device)?.unwrap_or_default();
-        Ok((device, OfDevice { last, responded }))
+    let devices = Vec::from_iter(devices);
+    let (last, responded) = (book.devices(key, &devices)?, book.responded_many(determination, &devices)?);
+    let found = devices.into_iter().zip(last).zip(responded).map(|((device, last), responded)| {
+        let responded = responded.unwrap_or_default();
+        (device, OfDevice { last, responded })
     });
-    found.collect()
+    Ok(found.collect())
 }
 
 impl Session<'_> {

@@ -390,7 +390,7 @@ pub struct ResponsesTaken {
     pub profile: Option<ProfileInForce>,
     /// The determination under which the commands were signed.
     pub determination: DeterminationId,
-    /// The messages, a blob in a form of [`crate::domain::responses::messages::kept`].
+    /// The messages, a blob in a form of [`crate::domain::responses::messages::Messages::kept`].
     pub responses: Digest,
     /// The Devices' certificates that were given for them, a blob: PEM.
     pub certificates: Digest,

@@ -65,6 +65,21 @@ pub struct Messages {
     are_whole: bool,
 }
 
+impl Default for Messages {
+    /// None.
+    fn default() -> Self {
+        Self { octets: Vec::new(), ends: Vec::new(), are_whole: true }
+    }
+}
+
+impl<'a> FromIterator<&'a [u8]> for Messages {
+    fn from_iter<T: IntoIterator<Item = &'a [u8]>>(all: T) -> Self {
+        let mut messages = Self::default();
+        all.into_iter().for_each(|message| messages.push(message));
+        messages
+    }
+}
+
 impl Messages {
     /// Takes a file apart.
     pub fn split(file: Vec<u8>) -> Result<Self, MessagesError> {
@@ -101,18 +116,33 @@ impl Messages {
     }
 
     fn lines(file: &[u8]) -> Result<Self, MessagesError> {
-        let mut messages = Self { octets: Vec::with_capacity(file.len() / 2), ends: Vec::new(), are_whole: true };
+        let mut messages = Self { octets: Vec::with_capacity(file.len() / 2), ..Self::default() };
         let lines = (1..).zip(file.split(|octet| *octet == b'\n')).map(|(line, digits)| (line, digits.trim_ascii()));
         for (line, digits) in lines.filter(|(_, digits)| !digits.is_empty()).take(MESSAGES_MAX + 1) {
             let message = hex::decode(digits).map_err(|_| {
                 let found = String::from_utf8_lossy(digits).chars().take(FOUND_LEN_MAX).collect();
                 MessagesError::Line { line, found }
             })?;
-            messages.are_whole &= is_whole(&message);
-            messages.octets.extend_from_slice(&message);
-            messages.ends.push(messages.octets.len());
+            messages.push(&message);
         }
         Ok(messages)
+    }
+
+    /// One more.
+    pub fn push(&mut self, message: &[u8]) {
+        self.are_whole &= is_whole(message);
+        self.octets.extend_from_slice(message);
+        self.ends.push(self.octets.len());
+    }
+
+    /// How many.
+    pub const fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Whether there are none.
+    pub const fn is_empty(&self) -> bool {
+        self.ends.is_empty()
     }
 
     /// All of them, in order.
@@ -127,9 +157,14 @@ impl Messages {
         self.octets.len() as u64
     }
 
-    /// As [`kept`].
+    /// The form in which they are kept: binary, if each says itself where it ends, else as [`canonical`].
     pub fn kept(&self) -> Cow<'_, [u8]> {
         if self.are_whole { Cow::Borrowed(&self.octets) } else { Cow::Owned(canonical(&self.all()).into()) }
+    }
+
+    /// The same, of messages that are needed no longer.
+    pub fn into_kept(self) -> Vec<u8> {
+        if self.are_whole { self.octets } else { canonical(&self.all()).into() }
     }
 
     /// Their octets, one message after the other.
@@ -151,9 +186,4 @@ pub fn canonical(messages: &[impl AsRef<[u8]>]) -> String {
 /// Whether a message says itself where it ends.
 pub fn is_whole(message: &[u8]) -> bool {
     signed_message_len(message) == Ok(message.len())
-}
-
-/// The form in which messages are kept: binary, if each says itself where it ends, else as [`canonical`].
-pub fn kept(messages: &[Vec<u8>]) -> Vec<u8> {
-    if messages.iter().all(|message| is_whole(message)) { messages.concat() } else { canonical(messages).into() }
 }

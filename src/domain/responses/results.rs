@@ -191,10 +191,10 @@ pub fn in_order(lines: &[ResultLine]) -> Vec<&ResultLine> {
     sorted
 }
 
-/// The one text of results, [`in_order`]; and how many there are of each.
-pub fn text_of(lines: &[ResultLine]) -> (String, ResponseTally) {
+/// The one text of results that are [`in_order`]; and how many there are of each.
+pub fn text_of(sorted: &[ResultLine]) -> (String, ResponseTally) {
     let (mut text, mut tally) = (String::new(), ResponseTally::default());
-    for line in in_order(lines) {
+    for line in sorted {
         writeln!(text, "{line}").expect("a String takes everything");
         line.outcome.count(&mut tally);
     }

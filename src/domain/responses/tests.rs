@@ -1,5 +1,5 @@
 use super::bundle::{BundleError, CERTIFICATES_MAX};
-use super::messages::{MESSAGES_MAX, Messages, MessagesError, canonical, kept};
+use super::messages::{MESSAGES_MAX, Messages, MessagesError, canonical};
 use super::results::{in_order, text_of};
 use super::*;
 use crate::domain::gbcs::proof::Expected;
@@ -82,6 +82,10 @@ fn decided(octets: &[u8], change: impl FnOnce(&mut Facts<'_>, &mut Option<Device
 
 fn split(file: &[u8]) -> Result<Vec<Vec<u8>>, MessagesError> {
     Messages::split(file.into()).map(|messages| messages.all().into_iter().map(<[u8]>::to_vec).collect())
+}
+
+fn kept(messages: &[Vec<u8>]) -> Vec<u8> {
+    messages.iter().map(Vec::as_slice).collect::<Messages>().into_kept()
 }
 
 fn read(octets: &[u8]) -> Result<Vec<Vec<u8>>, MessagesError> {
@@ -280,7 +284,8 @@ fn results_are_lines_sorted_by_device_that_are_read_back_in_one_form() {
         ResultLine::new(device(1), Some(9), Outcome::Recovered, ""),
         ResultLine::new(device(2), None, Outcome::Foreign, &ResultLine::foreign_detail(7_009, "never signed")),
     ];
-    let (text, tally) = text_of(&lines);
+    let sorted: Vec<ResultLine> = in_order(&lines).into_iter().cloned().collect();
+    let (text, tally) = text_of(&sorted);
     assert_eq!(
         text,
         "-,-,malformed,octet 3\n0101010101010101,9,recovered\n0202020202020202,7,failed,a: x; b, c: y\n\
@@ -289,7 +294,7 @@ fn results_are_lines_sorted_by_device_that_are_read_back_in_one_form() {
     assert_eq!((tally.messages(), tally.recovered, tally.failed, tally.foreign, tally.malformed), (4, 1, 1, 1, 1));
     let read: Vec<_> = text.lines().map(|line| ResultLine::parse(line).unwrap()).collect();
     assert_eq!(read, [&lines[1], &lines[2], &lines[0], &lines[3]].map(Clone::clone));
-    assert_eq!(read.iter().collect::<Vec<_>>(), in_order(&lines));
+    assert_eq!(read, sorted);
     for wrong in ["", "0101010101010101,9", "0101010101010101,09,recovered", "x,9,recovered", "-,-,lost", "-,-,alert,"]
     {
         assert!(ResultLine::parse(wrong).is_err(), "{wrong}");

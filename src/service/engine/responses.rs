@@ -20,7 +20,6 @@ use crate::domain::names::{DeterminationId, Digest, KeyLabel};
 use crate::domain::policy::Policy;
 use crate::domain::responses::bundle;
 use crate::domain::responses::messages::{FILE_LEN_MAX, MESSAGES_LEN_MAX, Messages};
-use crate::domain::responses::results::in_order;
 use crate::domain::responses::trust::CERTIFICATES_LEN_MAX;
 use crate::domain::responses::{Outcome, Reading, Responded, ResultLine, Trust};
 use crate::recorder::Recorder;
@@ -269,7 +268,7 @@ impl Daemon {
             }
             recorder.queue_hashed_blob(responses_sha256, text.unwrap_or_else(|| messages.into_octets()));
             recorder.queue_hashed_blob(certificates_sha256, certificates);
-            recorder.queue_lines_in(taken.event.results, in_order(&taken.lines).into_iter().cloned().collect());
+            recorder.queue_lines_in(taken.event.results, Arc::clone(&taken.sorted));
             recorder.queue_hashed_blob(taken.event.results, std::mem::take(&mut taken.results).into_bytes());
             let entry = recorder.queue(&by, Event::ResponsesTaken(taken.event.clone()))?;
             Ok(Ok((taken, entry)))

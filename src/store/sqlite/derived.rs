@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use std::str::FromStr;
 
 use rusqlite::types::{Value, ValueRef};
-use rusqlite::{Connection, OptionalExtension as _, Row};
+use rusqlite::{CachedStatement, Connection, OptionalExtension as _, Row, ToSql};
 
 use super::super::derived::from_code;
 use super::super::{Derived, SignatureRow, StoreError};
@@ -110,18 +110,59 @@ pub(super) fn after(device: Option<&DeviceId>) -> &[u8] {
     device.map_or(&[], |device| device.0.octets())
 }
 
-pub(super) fn device(
-    connection: &Connection,
+/// A statement that finds what a table has of a Device: made ready once, for however many Devices are asked for.
+pub(super) struct ByDevice<'a, T> {
+    select: CachedStatement<'a>,
+    /// Which of its parameters the Device is: the last.
+    at: usize,
+    read: fn(DeviceId, &Row<'_>) -> Result<T, StoreError>,
+}
+
+impl<'a, T> ByDevice<'a, T> {
+    /// `before` are the parameters before the Device.
+    pub(super) fn new(
+        connection: &'a Connection,
+        sql: &str,
+        before: &[&dyn ToSql],
+        read: fn(DeviceId, &Row<'_>) -> Result<T, StoreError>,
+    ) -> Result<Self, StoreError> {
+        let mut select = connection.prepare_cached(sql)?;
+        for (at, value) in (1..).zip(before) {
+            select.raw_bind_parameter(at, value)?;
+        }
+        Ok(Self { select, at: before.len() + 1, read })
+    }
+
+    /// The Device's row, where it has one at most.
+    pub(super) fn one(&mut self, device: DeviceId) -> Result<Option<T>, StoreError> {
+        self.select.raw_bind_parameter(self.at, device.0.octets())?;
+        let mut rows = self.select.raw_query();
+        rows.next()?.map(|row| (self.read)(device, row)).transpose()
+    }
+
+    /// All rows of the Device.
+    pub(super) fn all(&mut self, device: DeviceId) -> Result<Vec<T>, StoreError> {
+        self.select.raw_bind_parameter(self.at, device.0.octets())?;
+        let (mut rows, mut found) = (self.select.raw_query(), Vec::new());
+        while let Some(row) = rows.next()? {
+            found.push((self.read)(device, row)?);
+        }
+        Ok(found)
+    }
+}
+
+/// The last intents for Devices under a key.
+pub(super) fn devices<'a>(
+    connection: &'a Connection,
     schema: Schema,
     key: &KeyLabel,
-    device: DeviceId,
-) -> Result<Option<DeviceFacts>, StoreError> {
+) -> Result<ByDevice<'a, DeviceFacts>, StoreError> {
     let sql = sql!(
         schema,
         "SELECT counter, determination, template, intent, state, attempt FROM",
         "device WHERE key = ?1 AND device = ?2"
     );
-    one(connection, sql, (key.as_str(), device.0.octets()), device_row)
+    ByDevice::new(connection, sql, &[&key.as_str()], |_, row| device_row(row))
 }
 
 /// The Devices under a key in a state, after one; at most `limit` of those whose rows `lies` says are as in the table.
@@ -238,18 +279,18 @@ pub(super) fn earlier(
     one(connection, sql, (key.as_str(), device.0.octets(), counter.cast_signed()), |row| number(row, 0))
 }
 
+/// What Devices have answered under a determination.
 pub(super) fn responded(
     connection: &Connection,
     schema: Schema,
     determination: DeterminationId,
-    device: DeviceId,
-) -> Result<Option<Responded>, StoreError> {
+) -> Result<ByDevice<'_, Responded>, StoreError> {
     let sql = sql!(
         schema,
         "SELECT entry, intent, outcome, detail, foreign_counter FROM",
         "response WHERE determination = ?1 AND device = ?2"
     );
-    one(connection, sql, (determination.0, device.0.octets()), responded_row)
+    ByDevice::new(connection, sql, &[&determination.0], |_, row| responded_row(row))
 }
 
 /// Columns: entry, intent, outcome, detail, foreign_counter.

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use rusqlite::{Connection, Row};
 
 use super::super::StoreError;
-use super::derived::Schema;
+use super::derived::{ByDevice, Schema};
 use super::schema::Table;
 use crate::domain::fold::snapshot;
 use crate::domain::names::{DeviceId, Digest, Eui64};
@@ -45,21 +45,17 @@ pub(super) fn add<'a>(
     Ok(())
 }
 
-pub(super) fn of(connection: &Connection, schema: Schema, device: DeviceId) -> Result<Vec<ImportedKey>, StoreError> {
-    let mut select = connection.prepare_cached(match schema {
+/// The keys of Devices.
+pub(super) fn of(connection: &Connection, schema: Schema) -> Result<ByDevice<'_, ImportedKey>, StoreError> {
+    let sql = match schema {
         Schema::Main => {
             "SELECT point, device_ca, valid_from, valid_until, entry FROM main.device_key WHERE device = ?1"
         }
         Schema::Rebuilt => {
             "SELECT point, device_ca, valid_from, valid_until, entry FROM rebuilt.device_key WHERE device = ?1"
         }
-    })?;
-    let mut rows = select.query([device.0.octets()])?;
-    let mut found = Vec::new();
-    while let Some(row) = rows.next()? {
-        found.push(imported(device, row)?);
-    }
-    Ok(found)
+    };
+    ByDevice::new(connection, sql, &[], imported)
 }
 
 /// Columns: point, device_ca, valid_from, valid_until, entry.

@@ -13,10 +13,10 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGua
 use rusqlite::{Connection, OptionalExtension as _};
 
 use super::super::{Derived, StoreError};
-use super::derived::{self, Schema, StoredRows};
+use super::derived::{self, ByDevice, Schema, StoredRows};
 use super::device_keys;
 use crate::domain::fold::RequestFacts;
-use crate::domain::fold::snapshot::rows::{device_key, earlier_key, imported_key, response_key};
+use crate::domain::fold::snapshot::rows::{device_key, earlier_key, imported_key, put_device_key, response_key};
 use crate::domain::fold::snapshot::{Made, Page, Pages, Renewed, Rows as _, Table, Tables, Touched, of_each};
 use crate::domain::ledger::snapshots::TableKept;
 use crate::domain::names::{DeterminationId, DeviceId, Digest, KeyLabel, RequestId};
@@ -412,11 +412,38 @@ impl State {
         key: &KeyLabel,
         device: DeviceId,
     ) -> Result<Option<DeviceFacts>, StoreError> {
+        let stored = || derived::devices(connection, Schema::Main, key)?.one(device);
+        self.device_of(connection, (key, device), &device_key(key, device), stored)
+    }
+
+    /// The same of each of these, in their order.
+    pub(super) fn devices(
+        &self,
+        connection: &Connection,
+        key: &KeyLabel,
+        devices: &[DeviceId],
+    ) -> Result<Vec<Option<DeviceFacts>>, StoreError> {
+        let mut stored = derived::devices(connection, Schema::Main, key)?;
+        let mut row = Vec::new();
+        let found = devices.iter().map(|&device| {
+            row.clear();
+            put_device_key(key, device, &mut row);
+            self.device_of(connection, (key, device), &row, || stored.one(device))
+        });
+        found.collect()
+    }
+
+    /// Of a Device with the row of this key, which `stored` has if it did not change since.
+    fn device_of(
+        &self,
+        connection: &Connection,
+        (key, device): (&KeyLabel, DeviceId),
+        row: &[u8],
+        stored: impl FnOnce() -> Result<Option<DeviceFacts>, StoreError>,
+    ) -> Result<Option<DeviceFacts>, StoreError> {
         match self.overlay.device(key, device) {
             Some(facts) => Ok(Some(facts.clone())),
-            None if self.has(connection, Table::Device, &device_key(key, device))? => {
-                derived::device(connection, Schema::Main, key, device)
-            }
+            None if self.has(connection, Table::Device, row)? => stored(),
             None => Ok(None),
         }
     }
@@ -453,26 +480,50 @@ impl State {
         determination: DeterminationId,
         device: DeviceId,
     ) -> Result<Option<Responded>, StoreError> {
+        let stored = || derived::responded(connection, Schema::Main, determination)?.one(device);
+        self.responded_of(connection, determination, device, stored)
+    }
+
+    /// The same of each of these, in their order.
+    pub(super) fn responded_many(
+        &self,
+        connection: &Connection,
+        determination: DeterminationId,
+        devices: &[DeviceId],
+    ) -> Result<Vec<Option<Responded>>, StoreError> {
+        let mut stored = derived::responded(connection, Schema::Main, determination)?;
+        let found =
+            devices.iter().map(|&device| self.responded_of(connection, determination, device, || stored.one(device)));
+        found.collect()
+    }
+
+    /// Of a Device, with what `stored` has of it under what was said since.
+    fn responded_of(
+        &self,
+        connection: &Connection,
+        determination: DeterminationId,
+        device: DeviceId,
+        stored: impl FnOnce() -> Result<Option<Responded>, StoreError>,
+    ) -> Result<Option<Responded>, StoreError> {
         let changed = self.overlay.responses.get(&determination).and_then(|rows| rows.get(&device));
         let is_all = changed.is_some_and(|changed| changed.own.is_some() && changed.foreign.is_some());
-        let before = if !is_all && self.has(connection, Table::Response, &response_key(determination, device))? {
-            derived::responded(connection, Schema::Main, determination, device)?
-        } else {
-            None
-        };
+        let has = !is_all && self.has(connection, Table::Response, &response_key(determination, device))?;
+        let before = if has { stored()? } else { None };
         Ok(match (changed, before) {
             (Some(changed), before) => Some(changed.clone().over(before.unwrap_or_default())),
             (None, before) => before,
         })
     }
 
+    /// `stored` finds what the table has.
     pub(super) fn device_keys(
         &self,
         connection: &Connection,
         device: DeviceId,
+        stored: &mut ByDevice<'_, ImportedKey>,
     ) -> Result<Vec<ImportedKey>, StoreError> {
         let mut found = match &self.held {
-            None => device_keys::of(connection, Schema::Main, device)?,
+            None => stored.all(device)?,
             Some(held) => {
                 let held = &held[place(Table::DeviceKey)];
                 // All of one Device's are in one page: the first that reaches so far, unless it begins after them.
@@ -481,7 +532,7 @@ impl State {
                 match held.pages.all().get(at) {
                     Some(page) if page.first.get(..8) <= Some(&device.0.octets()[..]) => {
                         held.see(connection, Table::DeviceKey, at)?;
-                        device_keys::of(connection, Schema::Main, device)?
+                        stored.all(device)?
                     }
                     Some(_) | None => Vec::new(),
                 }

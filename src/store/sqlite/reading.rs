@@ -55,8 +55,16 @@ impl<T: Tables> DerivedState for T {
     fn device(&self, key: &KeyLabel, device: DeviceId) -> Result<Option<DeviceFacts>, StoreError> {
         match self.shared() {
             Some(shared) => shared.read().device(self.connection(), key, device),
-            None => derived::device(self.connection(), T::SCHEMA, key, device),
+            None => derived::devices(self.connection(), T::SCHEMA, key)?.one(device),
         }
+    }
+
+    fn devices(&self, key: &KeyLabel, devices: &[DeviceId]) -> Result<Vec<Option<DeviceFacts>>, StoreError> {
+        if let Some(shared) = self.shared() {
+            return shared.read().devices(self.connection(), key, devices);
+        }
+        let mut select = derived::devices(self.connection(), T::SCHEMA, key)?;
+        devices.iter().map(|device| select.one(*device)).collect()
     }
 
     fn devices_in(
@@ -118,14 +126,29 @@ impl<T: Tables> DerivedState for T {
     fn responded(&self, determination: DeterminationId, device: DeviceId) -> Result<Option<Responded>, StoreError> {
         match self.shared() {
             Some(shared) => shared.read().responded(self.connection(), determination, device),
-            None => derived::responded(self.connection(), T::SCHEMA, determination, device),
+            None => derived::responded(self.connection(), T::SCHEMA, determination)?.one(device),
         }
+    }
+
+    fn responded_many(
+        &self,
+        determination: DeterminationId,
+        devices: &[DeviceId],
+    ) -> Result<Vec<Option<Responded>>, StoreError> {
+        if let Some(shared) = self.shared() {
+            return shared.read().responded_many(self.connection(), determination, devices);
+        }
+        let mut select = derived::responded(self.connection(), T::SCHEMA, determination)?;
+        devices.iter().map(|device| select.one(*device)).collect()
     }
 
     fn device_keys(&self, device: DeviceId) -> Result<Vec<ImportedKey>, StoreError> {
         match self.shared() {
-            Some(shared) => shared.read().device_keys(self.connection(), device),
-            None => device_keys::of(self.connection(), T::SCHEMA, device),
+            Some(shared) => {
+                let connection = self.connection();
+                shared.read().device_keys(connection, device, &mut device_keys::of(connection, T::SCHEMA)?)
+            }
+            None => device_keys::of(self.connection(), T::SCHEMA)?.all(device),
         }
     }
 
@@ -137,13 +160,15 @@ impl<T: Tables> DerivedState for T {
             let state = self.shared().map(Shared::read);
             let connection = self.connection();
             let transaction = connection.is_autocommit().then(|| connection.unchecked_transaction()).transpose()?;
+            let mut select = device_keys::of(connection, T::SCHEMA)?;
             for device in devices.by_ref().take(KEYS_A_TRANSACTION) {
                 let keys = match &state {
-                    Some(state) => state.device_keys(connection, device)?,
-                    None => device_keys::of(connection, T::SCHEMA, device)?,
+                    Some(state) => state.device_keys(connection, device, &mut select)?,
+                    None => select.all(device)?,
                 };
                 found.push((device, keys));
             }
+            drop(select);
             transaction.map(Transaction::finish).transpose()?;
         }
         Ok(found)

@@ -1,7 +1,7 @@
 //! Certificates of Devices that were imported, and the Responses that rest on them: judged again, and forged.
 
 use smkid::domain::ledger::entry::{CertificateTally, DeviceCertificatesImported, ResponsesTaken};
-use smkid::domain::responses::messages::kept;
+use smkid::domain::responses::messages::Messages;
 
 use super::device_responses::{Answers, answers};
 use super::*;
@@ -25,7 +25,7 @@ fn take(forge: &mut Forge<'_>, answers: Answers, change: impl FnOnce(&mut String
         incident: "INC-1".parse().unwrap(),
         profile: None,
         determination: forge.fixture.determination,
-        responses: forge.blob_of(kept(&messages)),
+        responses: forge.blob_of(messages.iter().map(Vec::as_slice).collect::<Messages>().into_kept()),
         certificates: forge.blob_of(Vec::new()),
         imported_before: Some(forge.size()),
         results: Digest([0; 32]),

@@ -113,10 +113,15 @@ pub enum Row<'a> {
 /// The key of a Device's row, as rows are ordered: by label, then by Device. A label has no NUL.
 pub fn device_key(key: &KeyLabel, device: DeviceId) -> Vec<u8> {
     let mut octets = Vec::with_capacity(key.as_str().len() + 1 + 8);
-    octets.extend_from_slice(key.as_str().as_bytes());
-    octets.push(0);
-    octets.extend_from_slice(device.0.octets());
+    put_device_key(key, device, &mut octets);
     octets
+}
+
+/// Appends [`device_key`].
+pub fn put_device_key(key: &KeyLabel, device: DeviceId, out: &mut Vec<u8>) {
+    out.extend_from_slice(key.as_str().as_bytes());
+    out.push(0);
+    out.extend_from_slice(device.0.octets());
 }
 
 /// The key of the row of an intent that was overtaken.

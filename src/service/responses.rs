@@ -13,11 +13,11 @@ use std::collections::{BTreeSet, HashMap};
 
 use crate::domain::intake::device_certificates::Judged;
 use crate::domain::names::DeviceId;
-use crate::domain::responses::{Candidates, DeviceKey, Reading, Trust, device_of};
+use crate::domain::responses::{Candidates, ImportedKey, Reading, Trust, device_of};
 use crate::processors::each;
 
 /// Keys that were imported, by Device; none where nothing was.
-pub type ImportedKeys = Option<HashMap<DeviceId, Vec<DeviceKey>>>;
+pub type ImportedKeys = Option<HashMap<DeviceId, Vec<ImportedKey>>>;
 
 /// Reads messages, and verifies each with the certificates of its Device.
 ///

@@ -23,7 +23,7 @@ use crate::{Fault, Signed, cpu, judge, plain, rate};
 
 /// Devices of a round: so many parts of what one entry takes that their beginning and end, when only one processor works, are a small
 /// share, as in a file of millions.
-const DEVICES: usize = 65_536;
+const DEVICES: usize = 131_072;
 /// The same when it is to be quick.
 const QUICK_DEVICES: usize = 8_192;
 const ROUNDS: usize = 5;

@@ -240,17 +240,31 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// The contents of the next element, taken, if it has this tag, a length in one octet, and is whole.
+    ///
+    /// Nearly all are so, and a Response has some eighty. What is wrong with another is said by whoever reads it step by step.
+    #[inline]
+    fn short(&mut self, tag: u8) -> Option<&'a [u8]> {
+        let [found, length @ 0..0x80, rest @ ..] = &self.octets[self.at..self.end] else { return None };
+        let contents = rest.get(..usize::from(*length)).filter(|_| *found == tag)?;
+        self.at += 2 + contents.len();
+        Some(contents)
+    }
+
     /// Tag, length, and a reader of the contents.
+    #[inline]
     pub fn element(&mut self, tag: u8, what: &'static str) -> Result<Self, DecodeError> {
-        // Nearly all are short and as they should be; a Response has some fifty. What is wrong with another is said below.
-        if let [found, length @ 0..0x80, rest @ ..] = &self.octets[self.at..self.end]
-            && *found == tag
-            && rest.len() >= usize::from(*length)
-        {
-            let at = self.at + 2;
-            self.at = at + usize::from(*length);
-            return Ok(Self { octets: self.octets, at, end: self.at, lengths: self.lengths });
+        match self.short(tag) {
+            Some(contents) => {
+                let at = self.at - contents.len();
+                Ok(Self { octets: self.octets, at, end: self.at, lengths: self.lengths })
+            }
+            None => self.long_element(tag, what),
         }
+    }
+
+    #[cold]
+    fn long_element(&mut self, tag: u8, what: &'static str) -> Result<Self, DecodeError> {
         self.octet(tag, what)?;
         let length = self.length(what)?;
         let at = self.at;
@@ -286,7 +300,17 @@ impl<'a> Reader<'a> {
     }
 
     /// An INTEGER or ENUMERATED from 0 to 2^63 − 1, in as few octets as can be (X.690 8.3.2, which BER keeps too).
+    #[inline]
     pub fn unsigned(&mut self, tag: u8, what: &'static str) -> Result<u64, DecodeError> {
+        let from = self.at;
+        if let Some([value @ 0..0x80]) = self.short(tag) {
+            return Ok(u64::from(*value));
+        }
+        self.at = from;
+        self.long_unsigned(tag, what)
+    }
+
+    fn long_unsigned(&mut self, tag: u8, what: &'static str) -> Result<u64, DecodeError> {
         let mut contents = self.element(tag, what)?;
         let at = contents.at;
         let octets = contents.rest();
@@ -324,7 +348,21 @@ impl<'a> Reader<'a> {
     }
 
     /// An OCTET STRING of `N` octets.
+    #[inline]
     pub fn octet_string<const N: usize>(&mut self, what: &'static str) -> Result<[u8; N], DecodeError> {
+        let from = self.at;
+        if let Some(octets) = self.short(tag::OCTET_STRING)
+            && let Ok(octets) = octets.try_into()
+        {
+            return Ok(octets);
+        }
+        self.at = from;
+        self.other_octet_string(what)
+    }
+
+    /// One whose length is written in more octets, or is another one.
+    #[cold]
+    fn other_octet_string<const N: usize>(&mut self, what: &'static str) -> Result<[u8; N], DecodeError> {
         let mut contents = self.element(tag::OCTET_STRING, what)?;
         let octets = *contents.take_array::<N>(what)?;
         contents.finish(what)?;
@@ -343,13 +381,15 @@ impl<'a> Reader<'a> {
         let mut bits = fields.element(tag::BIT_STRING, "trustAnchorCellKeyUsage")?;
         let at = bits.at;
         let octets = bits.rest();
-        let key_usage = KeyUsage::ALL.iter().copied().find(|usage| usage.bit_string() == octets).ok_or_else(|| {
-            DecodeError::Value {
-                at,
-                expected: Cow::Borrowed("digitalSignature (0780), keyAgreement (0308) or keyCertSign (0204)"),
-                found: shown(octets),
-            }
-        })?;
+        let two = octets.try_into().ok();
+        let key_usage =
+            KeyUsage::ALL.iter().copied().find(|usage| Some(usage.bit_string()) == two).ok_or_else(|| {
+                DecodeError::Value {
+                    at,
+                    expected: Cow::Borrowed("digitalSignature (0780), keyAgreement (0308) or keyCertSign (0204)"),
+                    found: shown(octets),
+                }
+            })?;
         let cell_usage = if fields.peek() == Some(tag::INTEGER) {
             let at = fields.at;
             let usage =

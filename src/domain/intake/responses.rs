@@ -12,7 +12,7 @@ use crate::domain::ledger::entry::{Reason, ResponsesTaken, SigningResumed};
 use crate::domain::names::{DeterminationId, DeviceId, Digest, KeyLabel, PartyId, TemplateName};
 use crate::domain::policy::facts::{DeterminationFacts, DeviceFacts};
 use crate::domain::responses::{
-    self, DeviceKey, Facts, Outcome, Reading, Responded, ResultLine, Trust, Verified, messages, results,
+    self, Facts, ImportedKey, Outcome, Reading, Responded, ResultLine, Trust, Verified, messages, results,
 };
 use crate::domain::time::Timestamp;
 
@@ -144,7 +144,7 @@ pub fn imported_keys(
     trust: &Trust,
     devices: &BTreeSet<DeviceId>,
     before: u64,
-) -> Result<HashMap<DeviceId, Vec<DeviceKey>>, BookError> {
+) -> Result<HashMap<DeviceId, Vec<ImportedKey>>, BookError> {
     let found = book.device_keys_of(devices)?;
     Ok(found.into_iter().map(|(device, known)| (device, trust.relied_on(known, before))).collect())
 }

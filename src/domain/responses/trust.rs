@@ -125,11 +125,12 @@ impl Trust {
 
     /// Of what was imported for a Device, that which is relied on: imported before this entry, under a Device CA that the policy
     /// still has; the newest [`CANDIDATES_MAX`], the newest first.
-    pub fn relied_on(&self, mut known: Vec<ImportedKey>, before: u64) -> Vec<DeviceKey> {
+    pub fn relied_on(&self, mut known: Vec<ImportedKey>, before: u64) -> Vec<ImportedKey> {
         let is_anchor = |device_ca| self.anchors.iter().any(|anchor| anchor.sha256 == device_ca);
         known.retain(|imported| imported.entry < before && is_anchor(imported.key.device_ca));
         known.sort_by(|a, b| b.entry.cmp(&a.entry).then_with(|| a.key.cmp(&b.key)));
-        known.into_iter().map(|imported| imported.key).take(CANDIDATES_MAX).collect()
+        known.truncate(CANDIDATES_MAX);
+        known
     }
 }
 
@@ -224,7 +225,7 @@ fn is_in_force(from: Timestamp, until: Timestamp, at: Timestamp) -> bool {
 pub struct Candidates {
     given: BTreeMap<DeviceId, Vec<Candidate>>,
     /// None where those imported are not asked for, as in older entries.
-    imported: Option<HashMap<DeviceId, Vec<DeviceKey>>>,
+    imported: Option<HashMap<DeviceId, Vec<ImportedKey>>>,
 }
 
 impl Candidates {
@@ -242,7 +243,7 @@ impl Candidates {
 
     /// And these that were imported, if any were asked for ([`Trust::relied_on`]).
     #[must_use]
-    pub fn and_imported(self, imported: Option<HashMap<DeviceId, Vec<DeviceKey>>>) -> Self {
+    pub fn and_imported(self, imported: Option<HashMap<DeviceId, Vec<ImportedKey>>>) -> Self {
         Self { imported, ..self }
     }
 
@@ -255,10 +256,10 @@ impl Candidates {
         let given = self.given.get(&device).into_iter().flatten();
         let imported = self.imported.iter().filter_map(move |imported| imported.get(&device)).flatten();
         let given = given.map(|candidate| candidate.worth.as_ref().copied().map_err(String::as_str));
-        given.chain(
-            imported
-                .map(|DeviceKey { point, from, until, .. }| Ok(Vouched { point: *point, from: *from, until: *until })),
-        )
+        given.chain(imported.map(|imported| {
+            let DeviceKey { point, from, until, .. } = imported.key;
+            Ok(Vouched { point, from, until })
+        }))
     }
 }
 

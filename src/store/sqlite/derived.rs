@@ -145,6 +145,10 @@ impl<'a, T> ByDevice<'a, T> {
         self.select.raw_bind_parameter(self.at, device.0.octets())?;
         let (mut rows, mut found) = (self.select.raw_query(), Vec::new());
         while let Some(row) = rows.next()? {
+            // Nearly always there is one.
+            if found.is_empty() {
+                found.reserve_exact(1);
+            }
             found.push((self.read)(device, row)?);
         }
         Ok(found)

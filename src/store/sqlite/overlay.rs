@@ -619,10 +619,10 @@ impl State {
             return Ok((Written::First(pages), kept));
         };
         // A page that nobody has read since the start is compared before it is altered, so that no forged row gets a good digest.
-        let mut touched: [Vec<Touched>; Table::ALL.len()] = Default::default();
-        for ((held, table), touched) in held.iter().zip(Table::ALL).zip(&mut touched) {
+        let keys = Table::ALL.map(|table| self.overlay.keys(table));
+        let mut touched: [Vec<Touched<'_>>; Table::ALL.len()] = Default::default();
+        for (((held, table), keys), touched) in held.iter().zip(Table::ALL).zip(&keys).zip(&mut touched) {
             held.see_none(connection, table)?;
-            let keys = self.overlay.keys(table);
             *touched = held.pages.touched(keys.iter().map(Vec::as_slice), |page| {
                 held.see(connection, table, page)?;
                 held.list(connection, table, page)

@@ -134,22 +134,25 @@ impl Open {
     }
 }
 
-/// Visits the parts of the rows from one key up to another.
+/// Visits the parts of the rows from one key up to another. Of each row but the first that comes first in its group `may_begin` is asked, in
+/// their order: one of which it is known that it begins no part is not hashed to learn that.
 fn read<R: Rows + ?Sized>(
     table: Table,
     rows: &R,
     (from, until): (&[u8], Option<&[u8]>),
+    may_begin: &mut dyn FnMut(&[u8]) -> bool,
     each: &mut dyn FnMut(Run),
 ) -> Result<(), R::Error> {
-    let (mut open, mut octets) = (None::<Open>, Vec::new());
+    let (mut open, mut octets, mut key) = (None::<Open>, Vec::new(), Vec::new());
     rows.rows_from(table, from, &mut |row| {
-        let key = row.key();
+        key.clear();
+        row.put_key(&mut key);
         if until.is_some_and(|until| *key >= *until) {
             return ControlFlow::Break(());
         }
         // Rows of one group stay together: what comes after the group does not open a part.
         let goes_on = open.as_ref().is_some_and(|open| table.group(&open.last) == table.group(&key));
-        if !goes_on {
+        if !goes_on && (open.is_none() || may_begin(&key)) {
             let octet = octet(table, &key);
             if (octet < PART_BEGINNINGS || open.is_none())
                 && let Some(before) = open.replace(Open::new(&key, octet))
@@ -166,7 +169,7 @@ fn read<R: Rows + ?Sized>(
         open.hash.update(&octets);
         open.rows += 1;
         open.pending += u32::from(row.is_pending());
-        open.last = key;
+        std::mem::swap(&mut open.last, &mut key);
         ControlFlow::Continue(())
     })?;
     if let Some(open) = open {
@@ -247,13 +250,15 @@ pub struct Pages {
 
 /// A page of which rows change.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Touched {
+pub struct Touched<'a> {
     /// Which; of a table without rows there is none.
     pub page: Option<usize>,
     /// The list of its parts.
     pub list: Vec<u8>,
     /// Which of them, in order.
     pub parts: Vec<usize>,
+    /// The keys of the rows that change or come in, in order.
+    pub keys: Vec<&'a [u8]>,
 }
 
 /// Some pages of a table, and those that took their place.
@@ -279,7 +284,7 @@ impl Pages {
     /// Those of a table with these rows; `each` is given each with the list of its parts. Linear in the rows.
     pub fn made<R: Rows + ?Sized>(table: Table, rows: &R, mut each: impl FnMut(&Made)) -> Result<Self, R::Error> {
         let (mut binder, mut all) = (Binder::default(), Vec::new());
-        read(table, rows, (&[], None), &mut |run| {
+        read(table, rows, (&[], None), &mut |_| true, &mut |run| {
             binder.push_made(&run, false);
             for made in binder.made.drain(..) {
                 each(&made);
@@ -360,26 +365,27 @@ impl Pages {
         &self,
         keys: impl IntoIterator<Item = &'a [u8]>,
         mut list: impl FnMut(usize) -> Result<Vec<u8>, E>,
-    ) -> Result<Vec<Touched>, E> {
-        let mut touched: Vec<Touched> = Vec::new();
+    ) -> Result<Vec<Touched<'a>>, E> {
+        let mut touched = Vec::new();
         let mut keys = keys.into_iter().peekable();
         while let Some(first) = keys.next() {
             let page = self.slot(first);
             if self.all.is_empty() {
-                touched.push(Touched { page: None, list: Vec::new(), parts: Vec::new() });
+                touched.push(Touched { page: None, list: Vec::new(), parts: Vec::new(), keys: Vec::new() });
                 break;
             }
             let until = self.end(page);
             let list = list(page)?;
             let of_page = parts(&list);
-            let mut changed = vec![part_of(self.table, &of_page, first)];
+            let (mut changed, mut of_rows) = (vec![part_of(self.table, &of_page, first)], vec![first]);
             while let Some(key) = keys.next_if(|key| until.is_none_or(|until| **key < *until)) {
                 let part = part_of(self.table, &of_page, key);
                 if changed.last() != Some(&part) {
                     changed.push(part);
                 }
+                of_rows.push(key);
             }
-            touched.push(Touched { page: Some(page), list, parts: changed });
+            touched.push(Touched { page: Some(page), list, parts: changed, keys: of_rows });
         }
         Ok(touched)
     }
@@ -398,18 +404,26 @@ impl Pages {
     }
 
     /// Makes those pages anew: the rows are as they are now.
-    pub fn renewed<R: Rows + ?Sized>(&self, touched: &[Touched], rows: &R) -> Result<Vec<Renewed>, R::Error> {
+    pub fn renewed<R: Rows + ?Sized>(&self, touched: &[Touched<'_>], rows: &R) -> Result<Vec<Renewed>, R::Error> {
         touched.iter().map(|touched| self.renew(touched, rows)).collect()
     }
 
-    fn renew<R: Rows + ?Sized>(&self, touched: &Touched, rows: &R) -> Result<Renewed, R::Error> {
-        let Touched { page, list, parts: changed } = touched;
+    fn renew<R: Rows + ?Sized>(&self, touched: &Touched<'_>, rows: &R) -> Result<Renewed, R::Error> {
+        let Touched { page, list, parts: changed, keys } = touched;
         let mut binder = Binder::default();
         let Some(page) = *page else {
-            read(self.table, rows, (&[], None), &mut |run| binder.push_made(&run, false))?;
+            read(self.table, rows, (&[], None), &mut |_| true, &mut |run| binder.push_made(&run, false))?;
             return Ok(Renewed { old: 0..0, new: binder.finish() });
         };
         let of_page = parts(list);
+        // Whether a row begins a part is a matter of its key: one that was there before and began none begins none now.
+        let mut began = of_page.iter().map(|part| part.first).peekable();
+        let mut came = keys.iter().copied().peekable();
+        let mut may_begin = |key: &[u8]| {
+            while began.next_if(|first| **first < *key).is_some() {}
+            while came.next_if(|changed| **changed < *key).is_some() {}
+            began.peek().is_some_and(|first| **first == *key) || came.peek().is_some_and(|changed| **changed == *key)
+        };
         let (mut at, mut changed) = (0, changed.iter().copied().peekable());
         // The key of the last row of a part that stays is known of the last one alone, and asked for of no other: rows are never taken
         // away, so a page begins but with a part that was made now, and before that one stands another such, or nothing.
@@ -422,7 +436,7 @@ impl Pages {
                 at += 1;
             }
             let between = self.between(page, &of_page, start..at);
-            read(self.table, rows, between, &mut |run| binder.push_made(&run, false))?;
+            read(self.table, rows, between, &mut may_begin, &mut |run| binder.push_made(&run, false))?;
         }
         (at..of_page.len()).for_each(|stays| binder.push(&of_page[stays], last));
         Ok(Renewed { old: page..page + 1, new: binder.finish() })
@@ -454,7 +468,7 @@ impl Pages {
     pub fn is_so<R: Rows + ?Sized>(&self, at: usize, rows: &R) -> Result<bool, R::Error> {
         let mut binder = Binder::default();
         let from = if at == 0 { &[][..] } else { self.table.group(&self.all[at].first) };
-        read(self.table, rows, (from, self.end(at)), &mut |run| binder.push_made(&run, true))?;
+        read(self.table, rows, (from, self.end(at)), &mut |_| true, &mut |run| binder.push_made(&run, true))?;
         Ok(binder.finish().pop().is_some_and(|made| made.page == self.all[at]))
     }
 }

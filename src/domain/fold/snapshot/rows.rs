@@ -126,9 +126,15 @@ pub fn put_device_key(key: &KeyLabel, device: DeviceId, out: &mut Vec<u8>) {
 
 /// The key of the row of an intent that was overtaken.
 pub fn earlier_key(key: &KeyLabel, device: DeviceId, counter: u64) -> Vec<u8> {
-    let mut octets = device_key(key, device);
-    octets.extend_from_slice(&ordered(counter).to_be_bytes());
+    let mut octets = Vec::new();
+    put_earlier_key(key, device, counter, &mut octets);
     octets
+}
+
+/// Appends [`earlier_key`].
+fn put_earlier_key(key: &KeyLabel, device: DeviceId, counter: u64, out: &mut Vec<u8>) {
+    put_device_key(key, device, out);
+    out.extend_from_slice(&ordered(counter).to_be_bytes());
 }
 
 /// The key of the row of what a Device has answered.
@@ -141,15 +147,20 @@ pub fn response_key(determination: DeterminationId, device: DeviceId) -> [u8; 24
 
 /// The key of the row of a Device's key; those of one Device begin with its octets.
 pub fn imported_key(key: &DeviceKey) -> Vec<u8> {
-    let DeviceKey { device, point, device_ca, from, until } = key;
     let mut octets = Vec::with_capacity(120);
-    octets.extend_from_slice(device.0.octets());
-    octets.extend_from_slice(&point[1..]);
-    octets.extend_from_slice(device_ca.octets());
-    for moment in [from, until] {
-        octets.extend_from_slice(&ordered(moment.unix_seconds().cast_unsigned()).to_be_bytes());
-    }
+    put_imported_key(key, &mut octets);
     octets
+}
+
+/// Appends [`imported_key`].
+fn put_imported_key(key: &DeviceKey, out: &mut Vec<u8>) {
+    let DeviceKey { device, point, device_ca, from, until } = key;
+    out.extend_from_slice(device.0.octets());
+    out.extend_from_slice(&point[1..]);
+    out.extend_from_slice(device_ca.octets());
+    for moment in [from, until] {
+        out.extend_from_slice(&ordered(moment.unix_seconds().cast_unsigned()).to_be_bytes());
+    }
 }
 
 /// The store orders numbers as signed ones by their bits; so are they ordered here.
@@ -196,12 +207,21 @@ impl Row<'_> {
 
     /// Its key: rows of a table are ordered by it, octet by octet.
     pub fn key(&self) -> Vec<u8> {
+        let mut octets = Vec::new();
+        self.put_key(&mut octets);
+        octets
+    }
+
+    /// Appends its key.
+    pub fn put_key(&self, out: &mut Vec<u8>) {
         match self {
-            Self::Device { key, device, .. } => device_key(key, *device),
-            Self::Request { id, .. } => id.octets().to_vec(),
-            Self::Earlier { key, device, counter, .. } => earlier_key(key, *device, *counter),
-            Self::Response { determination, device, .. } => response_key(*determination, *device).to_vec(),
-            Self::DeviceKey(imported) => imported_key(&imported.key),
+            Self::Device { key, device, .. } => put_device_key(key, *device, out),
+            Self::Request { id, .. } => out.extend_from_slice(id.octets()),
+            Self::Earlier { key, device, counter, .. } => put_earlier_key(key, *device, *counter, out),
+            Self::Response { determination, device, .. } => {
+                out.extend_from_slice(&response_key(*determination, *device));
+            }
+            Self::DeviceKey(imported) => put_imported_key(&imported.key, out),
         }
     }
 
@@ -257,7 +277,7 @@ impl Row<'_> {
                 }
             }
             Self::DeviceKey(ImportedKey { key, entry }) => {
-                out.extend_from_slice(&imported_key(key));
+                put_imported_key(key, out);
                 number(*entry, out);
             }
         }

@@ -189,11 +189,9 @@ impl Queue {
         let mut known = stored;
         for (_, entry, lines) in self.answers.iter().filter(|(of, ..)| *of == determination) {
             let from = lines.partition_point(|line| line.device < Some(device));
-            for line in lines[from..].iter().take_while(|line| line.device == Some(device)) {
-                let mut with = known.clone().unwrap_or_default();
-                if with.absorb(line, *entry) {
-                    known = Some(with);
-                }
+            let of_device = lines[from..].iter().take_while(|line| line.device == Some(device));
+            for said in of_device.filter_map(|line| line.said(*entry)) {
+                known = Some(said.over(known.unwrap_or_default()));
             }
         }
         known
@@ -662,13 +660,11 @@ impl Book for Recorder {
     }
 
     fn devices(&self, key: &KeyLabel, devices: &[DeviceId]) -> Result<Vec<Option<DeviceFacts>>, BookError> {
-        let mut found = self.store.devices(key, devices).map_err(state::no_answer)?;
-        for (found, device) in found.iter_mut().zip(devices) {
-            if let Some(facts) = self.queue.device(key, *device) {
-                *found = Some(facts.clone());
-            }
+        if self.queue.devices.is_empty() {
+            self.store.devices(key, devices).map_err(state::no_answer)
+        } else {
+            devices.iter().map(|device| self.device(key, *device)).collect()
         }
-        Ok(found)
     }
 
     fn listed(&self, determination: DeterminationId, device: DeviceId) -> Result<Option<Listed>, BookError> {
@@ -972,4 +968,34 @@ pub fn record_alone<R>(
     let reply = ask(recorder)?;
     recorder.settle()?;
     Ok(Recorded(reply))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::responses::{Outcome, OwnResult};
+
+    #[test]
+    fn what_is_queued_of_a_device_s_answers_stands_over_what_the_store_has() {
+        let [one, other] = [[1; 8], [2; 8]].map(|octets| DeviceId(octets.into()));
+        let own = |entry, outcome| Some(OwnResult { entry, intent: 3, outcome, detail: "".into() });
+        let line = |device, outcome, detail: &str| ResultLine::new(Some(device), Some(3), outcome, detail);
+        let [here, elsewhere] = [DeterminationId([5; 16]), DeterminationId([6; 16])];
+        let foreign = line(one, Outcome::Foreign, &ResultLine::foreign_detail(88, "never signed"));
+        let queue = Queue {
+            answers: vec![
+                (here, 7, vec![foreign, line(other, Outcome::Accepted, "")].into()),
+                (elsewhere, 8, vec![line(one, Outcome::Failed, "")].into()),
+                (here, 9, vec![line(other, Outcome::Alert, "said"), line(other, Outcome::Recovered, "")].into()),
+            ],
+            ..Queue::default()
+        };
+        let stored = Some(Responded { own: own(2, Outcome::Recovered), foreign: None });
+        let known = Some(Responded { own: own(2, Outcome::Recovered), foreign: Some(88) });
+        assert_eq!(queue.responded(here, one, stored.clone()), known);
+        let known = Some(Responded { own: own(9, Outcome::Recovered), foreign: None });
+        assert_eq!(queue.responded(here, other, None), known);
+        assert_eq!(queue.responded(elsewhere, other, stored.clone()), stored);
+        assert_eq!(queue.responded(elsewhere, other, None), None);
+    }
 }

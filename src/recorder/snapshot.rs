@@ -25,7 +25,8 @@ pub const SNAPSHOT_LEAVES: u64 = 16_384;
 pub const SNAPSHOT_LEAVES_MAX: u64 = 131_072;
 
 /// Changed rows after which a snapshot is taken, though entries are fewer, for one entry can take in the answers of many Devices; or as
-/// many rows as entries, where more of those are asked for. The more there are, the more often two of them share a page.
+/// many rows as entries, where more of those are asked for. The more there are, the fewer times a part of a page is read and hashed again
+/// for answers in no order, and the longer everybody waits for one: `cargo bench --bench responses -- --rows` has both.
 pub const SNAPSHOT_ROWS: usize = 65_536;
 
 /// Entries after which a snapshot is taken where the daemon stops in order: fewer are folded again faster than it is worth an entry.

@@ -295,7 +295,7 @@ pub trait DerivedState {
     /// What is known of a Device under a key; `None` if no command for it was ever intended.
     fn device(&self, key: &KeyLabel, device: DeviceId) -> Result<Option<DeviceFacts>, StoreError>;
 
-    /// As [`DerivedState::device`] for each of these, in their order.
+    /// As [`DerivedState::device`] for each of these, in their order; held as for [`DerivedState::responded_many`].
     fn devices(&self, key: &KeyLabel, devices: &[DeviceId]) -> Result<Vec<Option<DeviceFacts>>, StoreError> {
         devices.iter().map(|device| self.device(key, *device)).collect()
     }
@@ -352,7 +352,8 @@ pub trait DerivedState {
     /// What a Device has answered under a determination.
     fn responded(&self, determination: DeterminationId, device: DeviceId) -> Result<Option<Responded>, StoreError>;
 
-    /// As [`DerivedState::responded`] for each of these, in their order.
+    /// As [`DerivedState::responded`] for each of these, in their order. Whoever asks for many holds the store ([`Store::hold`]), or each is
+    /// looked up in a transaction of its own.
     fn responded_many(
         &self,
         determination: DeterminationId,

@@ -22,7 +22,7 @@ use crate::daemon::{Daemon, Hsm, device};
 use crate::{Fault, Signed, cpu, judge, plain, rate};
 
 /// Devices of a round: so many parts of what one entry takes that their beginning and end, when only one processor works, are a small
-/// share, as in a file of millions.
+/// share, as in a file of millions; and as many answers as two snapshots.
 const DEVICES: usize = 131_072;
 /// The same when it is to be quick.
 const QUICK_DEVICES: usize = 8_192;

@@ -116,6 +116,8 @@ async fn each_answer_proves_what_it_proves_and_no_more_over_a_restart_and_before
         good(9)[..100].to_vec(),
         alert(command(10), |octets| meters[10].sign(octets)),
         good(11),
+        // Another one that ends as the tenth does is none that came before.
+        [&[0], &good(9)[1..100]].concat(),
     ];
     let without_7: Vec<&[u8]> = (0..12).filter(|n| *n != 7).map(|n| meters[n].certificate.as_slice()).collect();
     let (told, summary) = hand_in(client, determination, hex_lines(&messages), &without_7).await;
@@ -129,13 +131,14 @@ async fn each_answer_proves_what_it_proves_and_no_more_over_a_restart_and_before
         (9, "unmatched", "an answer to 0909090909090909"),
         (10, "malformed", "octet"),
         (11, "alert", "8F66"),
+        (13, "malformed", "octet 0"),
     ];
     assert_eq!(told.keys().copied().collect::<Vec<_>>(), expected.map(|(message, _, _)| message));
     for (message, result, detail) in expected {
         let found = &told[&message];
         assert!(found.0 == result && found.1.contains(detail), "message {message}: {found:?}");
     }
-    assert_eq!((summary.tally.recovered, summary.tally.unverified, summary.tally.messages()), (3, 4, 12));
+    assert_eq!((summary.tally.recovered, summary.tally.unverified, summary.tally.messages()), (3, 4, 13));
 
     let all = states(client, determination, "").await;
     let of = |n| all[&device(n)];

@@ -67,8 +67,9 @@ fn each_at_once<T: Sync, R: Send + Sync>(evidence: &dyn Evidence, all: &[T], one
     made.into_iter().map(|made| made.into_inner().expect("evidence does it once for each")).collect()
 }
 
-/// Rows that may have changed before their pages are hashed anew, snapshot or not: their keys are in memory.
-const CHANGED_MAX: usize = 65_536;
+/// Rows that may have changed before their pages are hashed anew, snapshot or not: their keys are in memory. Twice as many as the daemon
+/// lets change before it takes a snapshot, or they would be hashed once more shortly before most of those.
+const CHANGED_MAX: usize = 131_072;
 
 /// What is known from elsewhere, and not from the ledger itself.
 #[derive(Clone, Copy, Debug)]

@@ -8,7 +8,7 @@ const ROWS: usize = 512;
 /// A map by ascending keys. A `BTreeMap` filled in ascending order is half empty; here a row takes what it is long.
 #[derive(Clone, Debug)]
 pub(in crate::domain) struct Dense<K, V> {
-    /// By the least key that each had when it was begun; none is empty.
+    /// By a key that is no greater than any of its own, and greater than all before it; none is empty.
     chunks: BTreeMap<K, Vec<(K, V)>>,
 }
 
@@ -34,10 +34,16 @@ impl<K: Copy + Ord, V> Dense<K, V> {
 
     /// Puts a row in the place of the one before, which it answers.
     pub(in crate::domain) fn insert(&mut self, key: K, row: V) -> Option<V> {
-        let Some(name) = self.chunk_of(key) else {
+        let Some(mut name) = self.chunk_of(key) else {
             self.begin(key, row);
             return None;
         };
+        if key < name {
+            // Less than all: the first one is called by it from now on, or what is split off would come before what stays.
+            let first = self.chunks.remove(&name)?;
+            self.chunks.insert(key, first);
+            name = key;
+        }
         let chunk = self.chunks.get_mut(&name)?;
         match chunk.binary_search_by_key(&key, |(of, _)| *of) {
             Ok(at) => Some(std::mem::replace(&mut chunk[at].1, row)),
@@ -93,10 +99,13 @@ mod tests {
     /// The same done to both, in orders that begin, append, split and empty chunks.
     #[test]
     fn it_answers_as_any_ordered_map_does() {
-        for step in [1_u64, 7, 1_021, 4_095] {
+        // In order, backwards, here and there; with all others above the first one, below it, or on both sides.
+        for (step, first) in
+            [1_u64, 7, 1_021, 4_095].into_iter().flat_map(|step| [0, 2_000, 4_095].map(|first| (step, first)))
+        {
             let (mut dense, mut tree) = (Dense::default(), BTreeMap::new());
             for n in 0..4_096_u64 {
-                let key = n * step % 4_096;
+                let key = (first + n * step) % 4_096;
                 assert_eq!(dense.insert(key, n), tree.insert(key, n));
             }
             for key in (0..4_096).step_by(3) {

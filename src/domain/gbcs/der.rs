@@ -242,7 +242,7 @@ impl<'a> Reader<'a> {
 
     /// The contents of the next element, taken, if it has this tag, a length in one octet, and is whole.
     ///
-    /// Nearly all are so, and a Response has some eighty. What is wrong with another is said by whoever reads it step by step.
+    /// Nearly all are so, and a Response has many. What is wrong with another is said by whoever reads it step by step.
     #[inline]
     fn short(&mut self, tag: u8) -> Option<&'a [u8]> {
         let [found, length @ 0..0x80, rest @ ..] = &self.octets[self.at..self.end] else { return None };

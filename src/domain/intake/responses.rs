@@ -98,7 +98,8 @@ pub fn responses(
     let mut seen: HashMap<Octets<'_>, usize> = HashMap::with_capacity(count);
     let mut lines = Vec::with_capacity(count);
     for (n, (octets, reading)) in (1..).zip(handed.messages.iter().zip(handed.readings)) {
-        let line = match seen.entry(Octets(octets)) {
+        let told = Octets { octets, is_verified: reading.verified().is_some() };
+        let line = match seen.entry(told) {
             Entry::Occupied(before) => {
                 let why = format!("the same octets as message {}", before.get());
                 ResultLine::new(responses::device_of(octets), None, Outcome::Duplicate, &why)
@@ -125,16 +126,20 @@ pub fn responses(
     Ok(Taken { event, results: text, lines, sorted })
 }
 
-/// A message among others. Its end alone is hashed: the signature, which no two have that differ. Whoever sends many of one end all the
-/// same has them compared one by one, of which there are no more than one entry takes.
+/// A message among others, of which one of the same octets is read alike.
 #[derive(PartialEq, Eq)]
-struct Octets<'a>(&'a [u8]);
+struct Octets<'a> {
+    octets: &'a [u8],
+    is_verified: bool,
+}
 
 impl Hash for Octets<'_> {
+    /// Of one that was verified its end is enough: the half of the signature that is its `s`. Of another somebody may have made thousands with
+    /// the same end.
     fn hash<H: Hasher>(&self, state: &mut H) {
-        /// Octets of the half of a signature that is its `s`.
         const END_LEN: usize = 32;
-        state.write(&self.0[self.0.len().saturating_sub(END_LEN)..]);
+        let from = if self.is_verified { self.octets.len().saturating_sub(END_LEN) } else { 0 };
+        state.write(&self.octets[from..]);
     }
 }
 

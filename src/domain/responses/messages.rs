@@ -72,14 +72,6 @@ impl Default for Messages {
     }
 }
 
-impl<'a> FromIterator<&'a [u8]> for Messages {
-    fn from_iter<T: IntoIterator<Item = &'a [u8]>>(all: T) -> Self {
-        let mut messages = Self::default();
-        all.into_iter().for_each(|message| messages.push(message));
-        messages
-    }
-}
-
 impl Messages {
     /// Takes a file apart.
     pub fn split(file: Vec<u8>) -> Result<Self, MessagesError> {

@@ -193,6 +193,7 @@ pub fn in_order(lines: &[ResultLine]) -> Vec<&ResultLine> {
 
 /// The one text of results that are [`in_order`]; and how many there are of each.
 pub fn text_of(sorted: &[ResultLine]) -> (String, ResponseTally) {
+    debug_assert!(sorted.is_sorted_by_key(|line| line.device), "lines are in the order of their text");
     let (mut text, mut tally) = (String::new(), ResponseTally::default());
     for line in sorted {
         writeln!(text, "{line}").expect("a String takes everything");

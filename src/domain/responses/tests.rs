@@ -85,7 +85,11 @@ fn split(file: &[u8]) -> Result<Vec<Vec<u8>>, MessagesError> {
 }
 
 fn kept(messages: &[Vec<u8>]) -> Vec<u8> {
-    messages.iter().map(Vec::as_slice).collect::<Messages>().into_kept()
+    let mut all = Messages::default();
+    for message in messages {
+        all.push(message);
+    }
+    all.into_kept()
 }
 
 fn read(octets: &[u8]) -> Result<Vec<Vec<u8>>, MessagesError> {

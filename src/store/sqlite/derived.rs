@@ -76,7 +76,6 @@ fn device_row(row: &Row<'_>) -> Result<DeviceFacts, StoreError> {
     })
 }
 
-/// Columns: device, template, counter.
 /// At most one row, read by `read`.
 pub(super) fn one<T>(
     connection: &Connection,
@@ -127,6 +126,7 @@ impl<'a, T> ByDevice<'a, T> {
         read: fn(DeviceId, &Row<'_>) -> Result<T, StoreError>,
     ) -> Result<Self, StoreError> {
         let mut select = connection.prepare_cached(sql)?;
+        debug_assert_eq!(select.parameter_count(), before.len() + 1, "the Device is the last of them");
         for (at, value) in (1..).zip(before) {
             select.raw_bind_parameter(at, value)?;
         }
@@ -156,7 +156,7 @@ impl<'a, T> ByDevice<'a, T> {
 }
 
 /// The last intents for Devices under a key.
-pub(super) fn devices<'a>(
+pub(super) fn select_device<'a>(
     connection: &'a Connection,
     schema: Schema,
     key: &KeyLabel,
@@ -284,7 +284,7 @@ pub(super) fn earlier(
 }
 
 /// What Devices have answered under a determination.
-pub(super) fn responded(
+pub(super) fn select_responded(
     connection: &Connection,
     schema: Schema,
     determination: DeterminationId,
@@ -468,13 +468,18 @@ impl Rows for StoredRows<'_> {
         let (label, device) = split_device_key(from);
         match table {
             snapshot::Table::Device => {
-                let sql = sql!(
+                let same = sql!(
                     schema,
                     "SELECT counter, determination, template, intent, state, attempt, key, device FROM",
-                    "device WHERE (key, device) >= (?1, ?2) ORDER BY key, device"
+                    "device WHERE key = ?1 AND device >= ?2 ORDER BY device"
+                );
+                let later = sql!(
+                    schema,
+                    "SELECT counter, determination, template, intent, state, attempt, key, device FROM",
+                    "device WHERE key > ?1 ORDER BY key, device"
                 );
                 let mut last: Option<KeyLabel> = None;
-                each(connection, sql, (label, device), |row| {
+                from_on(connection, (same, later), (label, device), |row| {
                     let facts = device_row(row)?;
                     let key = same_label(row, 6, "device", &mut last)?;
                     let device = DeviceId(Eui64(octets(row, 7, "device")?));
@@ -491,16 +496,22 @@ impl Rows for StoredRows<'_> {
                     let facts = request_row(row)?;
                     Ok(visit(snapshot::Row::Request { id: RequestId(octets(row, 3, "request")?), facts: &facts }))
                 })
+                .map(|_| ())
             }
             snapshot::Table::Earlier => {
-                let sql = sql!(
+                let same = sql!(
                     schema,
                     "SELECT key, device, counter, intent FROM",
-                    "earlier WHERE (key, device) >= (?1, ?2) ORDER BY key, device, counter"
+                    "earlier WHERE key = ?1 AND device >= ?2 ORDER BY device, counter"
+                );
+                let later = sql!(
+                    schema,
+                    "SELECT key, device, counter, intent FROM",
+                    "earlier WHERE key > ?1 ORDER BY key, device, counter"
                 );
                 let mut last: Option<KeyLabel> = None;
                 let device = device.get(..8).unwrap_or(device);
-                each(connection, sql, (label, device), |row| {
+                from_on(connection, (same, later), (label, device), |row| {
                     let key = same_label(row, 0, "earlier", &mut last)?;
                     let device = DeviceId(Eui64(octets(row, 1, "earlier")?));
                     let (counter, intent) = (number(row, 2)?, number(row, 3)?);
@@ -509,12 +520,17 @@ impl Rows for StoredRows<'_> {
             }
             snapshot::Table::DeviceKey => device_keys::each(connection, schema, from.get(..8).unwrap_or(from), visit),
             snapshot::Table::Response => {
-                let sql = sql!(
+                let same = sql!(
                     schema,
                     "SELECT entry, intent, outcome, detail, foreign_counter, determination, device FROM",
-                    "response WHERE (determination, device) >= (?1, ?2) ORDER BY determination, device"
+                    "response WHERE determination = ?1 AND device >= ?2 ORDER BY device"
                 );
-                each(connection, sql, from.split_at(from.len().min(16)), |row| {
+                let later = sql!(
+                    schema,
+                    "SELECT entry, intent, outcome, detail, foreign_counter, determination, device FROM",
+                    "response WHERE determination > ?1 ORDER BY determination, device"
+                );
+                from_on(connection, (same, later), from.split_at(from.len().min(DeterminationId::LEN)), |row| {
                     let responded = responded_row(row)?;
                     let determination = DeterminationId(octets(row, 5, "response")?);
                     let device = DeviceId(Eui64(octets(row, 6, "response")?));
@@ -531,13 +547,27 @@ fn each(
     sql: &str,
     params: impl rusqlite::Params,
     mut visit: impl FnMut(&Row<'_>) -> Result<ControlFlow<()>, StoreError>,
-) -> Result<(), StoreError> {
+) -> Result<ControlFlow<()>, StoreError> {
     let mut select = connection.prepare_cached(sql)?;
     let mut rows = select.query(params)?;
     while let Some(row) = rows.next()? {
         if visit(row)?.is_break() {
-            break;
+            return Ok(ControlFlow::Break(()));
         }
+    }
+    Ok(ControlFlow::Continue(()))
+}
+
+/// Visits the rows from a pair of columns on until it breaks: by one statement those of the `first` from the `second` on, by another those of
+/// every later `first`. One with both in its condition would compare them once more with each row that it finds.
+fn from_on(
+    connection: &Connection,
+    (same, later): (&str, &str),
+    (first, second): (impl ToSql + Copy, &[u8]),
+    mut visit: impl FnMut(&Row<'_>) -> Result<ControlFlow<()>, StoreError>,
+) -> Result<(), StoreError> {
+    if each(connection, same, (first, second), &mut visit)?.is_continue() {
+        let _ = each(connection, later, [first], visit)?;
     }
     Ok(())
 }

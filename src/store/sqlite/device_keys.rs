@@ -46,7 +46,7 @@ pub(super) fn add<'a>(
 }
 
 /// The keys of Devices.
-pub(super) fn of(connection: &Connection, schema: Schema) -> Result<ByDevice<'_, ImportedKey>, StoreError> {
+pub(super) fn select(connection: &Connection, schema: Schema) -> Result<ByDevice<'_, ImportedKey>, StoreError> {
     let sql = match schema {
         Schema::Main => {
             "SELECT point, device_ca, valid_from, valid_until, entry FROM main.device_key WHERE device = ?1"

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGua
 use rusqlite::{Connection, OptionalExtension as _};
 
 use super::super::{Derived, StoreError};
-use super::derived::{self, ByDevice, Schema, StoredRows};
+use super::derived::{self, Schema, StoredRows};
 use super::device_keys;
 use crate::domain::fold::RequestFacts;
 use crate::domain::fold::snapshot::rows::{device_key, earlier_key, imported_key, put_device_key, response_key};
@@ -412,7 +412,7 @@ impl State {
         key: &KeyLabel,
         device: DeviceId,
     ) -> Result<Option<DeviceFacts>, StoreError> {
-        let stored = || derived::devices(connection, Schema::Main, key)?.one(device);
+        let stored = || derived::select_device(connection, Schema::Main, key)?.one(device);
         self.device_of(connection, (key, device), &device_key(key, device), stored)
     }
 
@@ -423,7 +423,7 @@ impl State {
         key: &KeyLabel,
         devices: &[DeviceId],
     ) -> Result<Vec<Option<DeviceFacts>>, StoreError> {
-        let mut stored = derived::devices(connection, Schema::Main, key)?;
+        let mut stored = derived::select_device(connection, Schema::Main, key)?;
         let mut row = Vec::new();
         let found = devices.iter().map(|&device| {
             row.clear();
@@ -480,7 +480,7 @@ impl State {
         determination: DeterminationId,
         device: DeviceId,
     ) -> Result<Option<Responded>, StoreError> {
-        let stored = || derived::responded(connection, Schema::Main, determination)?.one(device);
+        let stored = || derived::select_responded(connection, Schema::Main, determination)?.one(device);
         self.responded_of(connection, determination, device, stored)
     }
 
@@ -491,7 +491,7 @@ impl State {
         determination: DeterminationId,
         devices: &[DeviceId],
     ) -> Result<Vec<Option<Responded>>, StoreError> {
-        let mut stored = derived::responded(connection, Schema::Main, determination)?;
+        let mut stored = derived::select_responded(connection, Schema::Main, determination)?;
         let found =
             devices.iter().map(|&device| self.responded_of(connection, determination, device, || stored.one(device)));
         found.collect()
@@ -515,15 +515,15 @@ impl State {
         })
     }
 
-    /// `stored` finds what the table has.
+    /// The keys of a Device; `stored` has those in the table.
     pub(super) fn device_keys(
         &self,
         connection: &Connection,
         device: DeviceId,
-        stored: &mut ByDevice<'_, ImportedKey>,
+        stored: impl FnOnce() -> Result<Vec<ImportedKey>, StoreError>,
     ) -> Result<Vec<ImportedKey>, StoreError> {
         let mut found = match &self.held {
-            None => stored.all(device)?,
+            None => stored()?,
             Some(held) => {
                 let held = &held[place(Table::DeviceKey)];
                 // All of one Device's are in one page: the first that reaches so far, unless it begins after them.
@@ -532,7 +532,7 @@ impl State {
                 match held.pages.all().get(at) {
                     Some(page) if page.first.get(..8) <= Some(&device.0.octets()[..]) => {
                         held.see(connection, Table::DeviceKey, at)?;
-                        stored.all(device)?
+                        stored()?
                     }
                     Some(_) | None => Vec::new(),
                 }

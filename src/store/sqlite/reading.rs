@@ -55,7 +55,7 @@ impl<T: Tables> DerivedState for T {
     fn device(&self, key: &KeyLabel, device: DeviceId) -> Result<Option<DeviceFacts>, StoreError> {
         match self.shared() {
             Some(shared) => shared.read().device(self.connection(), key, device),
-            None => derived::devices(self.connection(), T::SCHEMA, key)?.one(device),
+            None => derived::select_device(self.connection(), T::SCHEMA, key)?.one(device),
         }
     }
 
@@ -63,7 +63,7 @@ impl<T: Tables> DerivedState for T {
         if let Some(shared) = self.shared() {
             return shared.read().devices(self.connection(), key, devices);
         }
-        let mut select = derived::devices(self.connection(), T::SCHEMA, key)?;
+        let mut select = derived::select_device(self.connection(), T::SCHEMA, key)?;
         devices.iter().map(|device| select.one(*device)).collect()
     }
 
@@ -126,7 +126,7 @@ impl<T: Tables> DerivedState for T {
     fn responded(&self, determination: DeterminationId, device: DeviceId) -> Result<Option<Responded>, StoreError> {
         match self.shared() {
             Some(shared) => shared.read().responded(self.connection(), determination, device),
-            None => derived::responded(self.connection(), T::SCHEMA, determination)?.one(device),
+            None => derived::select_responded(self.connection(), T::SCHEMA, determination)?.one(device),
         }
     }
 
@@ -138,7 +138,7 @@ impl<T: Tables> DerivedState for T {
         if let Some(shared) = self.shared() {
             return shared.read().responded_many(self.connection(), determination, devices);
         }
-        let mut select = derived::responded(self.connection(), T::SCHEMA, determination)?;
+        let mut select = derived::select_responded(self.connection(), T::SCHEMA, determination)?;
         devices.iter().map(|device| select.one(*device)).collect()
     }
 
@@ -146,9 +146,10 @@ impl<T: Tables> DerivedState for T {
         match self.shared() {
             Some(shared) => {
                 let connection = self.connection();
-                shared.read().device_keys(connection, device, &mut device_keys::of(connection, T::SCHEMA)?)
+                let stored = || device_keys::select(connection, T::SCHEMA)?.all(device);
+                shared.read().device_keys(connection, device, stored)
             }
-            None => device_keys::of(self.connection(), T::SCHEMA)?.all(device),
+            None => device_keys::select(self.connection(), T::SCHEMA)?.all(device),
         }
     }
 
@@ -160,10 +161,10 @@ impl<T: Tables> DerivedState for T {
             let state = self.shared().map(Shared::read);
             let connection = self.connection();
             let transaction = connection.is_autocommit().then(|| connection.unchecked_transaction()).transpose()?;
-            let mut select = device_keys::of(connection, T::SCHEMA)?;
+            let mut select = device_keys::select(connection, T::SCHEMA)?;
             for device in devices.by_ref().take(KEYS_A_TRANSACTION) {
                 let keys = match &state {
-                    Some(state) => state.device_keys(connection, device, &mut select)?,
+                    Some(state) => state.device_keys(connection, device, || select.all(device))?,
                     None => select.all(device)?,
                 };
                 found.push((device, keys));

@@ -7,7 +7,7 @@ use super::super::tests::{LIMITS, append, device, entry, keep, key, list, row};
 use super::*;
 use crate::domain::determination::devices::DeviceListReader;
 use crate::domain::ledger::merkle::leaf_hash;
-use crate::domain::names::DeterminationId;
+use crate::domain::names::{DeterminationId, DeviceId};
 use crate::domain::responses::{DeviceKey, ResultLine};
 use crate::domain::time::Timestamp;
 use crate::store::{DeviceFacts, IntentState};
@@ -486,6 +486,55 @@ fn a_row_that_was_edited_is_found_before_it_is_read_and_the_others_are_not_held_
         let reader = store.reader().unwrap();
         assert!(reader.device(&key(), device(1_000)).is_err());
     }
+}
+
+#[test]
+fn many_devices_are_looked_up_as_each_alone_in_the_table_and_in_what_changed_since() {
+    let (_directory, mut store, tables) = kept(2_000);
+    store.believe(&tables, false).unwrap();
+    let (key, determination) = (key(), DeterminationId([4; 16]));
+    let line = |i: u64, said: &str| ResultLine::parse(&format!("{},{i},{said}", device(i))).unwrap();
+    let put = |store: &mut SqliteStore, derived: &[Derived<'_>]| store.replay(derived).unwrap();
+    put(
+        &mut store,
+        &[Derived::Responses { determination, entry: 7, lines: &[line(3, "recovered"), line(900, "failed,x")] }],
+    );
+    let size = store.head().unwrap().size;
+    keep(&mut store, size).unwrap();
+    let foreign = ResultLine::parse(&format!("{},-,foreign,counter 5: none", device(900))).unwrap();
+    put(&mut store, &[Derived::Responses { determination, entry: 8, lines: &[foreign, line(1_000, "recovered")] }]);
+    put(&mut store, &[Derived::Device { key: &key, device: device(4), row: &row(9_000, IntentState::Open) }]);
+    // In no order, one twice, and some that nobody knows.
+    let asked = [900, 4, 1_000, 5_000, 3, 900, 0].map(device);
+    let (many, said) = (store.devices(&key, &asked).unwrap(), store.responded_many(determination, &asked).unwrap());
+    let alone = |one: DeviceId| (store.device(&key, one).unwrap(), store.responded(determination, one).unwrap());
+    assert_eq!(many.iter().cloned().zip(said.iter().cloned()).collect::<Vec<_>>(), asked.map(alone));
+    assert_eq!(many.iter().map(Option::is_some).collect::<Vec<_>>(), [true, true, true, false, true, true, true]);
+    assert_eq!(many[1], Some(row(9_000, IntentState::Open)));
+    assert_eq!(said.iter().map(Option::is_some).collect::<Vec<_>>(), [true, false, true, false, true, true, false]);
+    let both = said[0].as_ref().unwrap();
+    assert_eq!((both.own.as_ref().map(|own| own.entry), both.foreign), (Some(7), Some(5)));
+    assert_eq!(store.reader().unwrap().responded_many(determination, &asked).unwrap(), said);
+}
+
+#[test]
+fn a_row_that_cannot_be_read_does_not_spoil_the_look_up_of_the_next() {
+    let connection = Connection::open_in_memory().unwrap();
+    schema::create_derived(&connection, "main").unwrap();
+    for (i, determination) in [(1, "zeroblob(16)"), (2, "zeroblob(15)"), (3, "zeroblob(16)")] {
+        let sql = format!("INSERT INTO device VALUES ('recovery-1', ?1, {i}, {determination}, 'suppliers', {i}, 2, 1)");
+        connection.execute(&sql, [device(i).0.octets()]).unwrap();
+    }
+    let select = || derived::select_device(&connection, Schema::Main, &key()).unwrap();
+    let counter = |found: Result<Option<DeviceFacts>, StoreError>| found.unwrap().map(|facts| facts.counter);
+    let (mut one, mut other) = (select(), select());
+    assert_eq!(counter(one.one(device(1))), Some(1));
+    assert!(matches!(one.one(device(2)), Err(StoreError::RowCorrupt { table: "device", .. })));
+    assert_eq!(counter(other.one(device(3))), Some(3));
+    assert_eq!(counter(one.one(device(4))), None);
+    assert_eq!(counter(one.one(device(3))), Some(3));
+    assert!(other.all(device(2)).is_err());
+    assert_eq!(other.all(device(1)).unwrap().len(), 1);
 }
 
 #[test]

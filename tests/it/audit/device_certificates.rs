@@ -25,7 +25,7 @@ fn take(forge: &mut Forge<'_>, answers: Answers, change: impl FnOnce(&mut String
         incident: "INC-1".parse().unwrap(),
         profile: None,
         determination: forge.fixture.determination,
-        responses: forge.blob_of(messages.iter().map(Vec::as_slice).collect::<Messages>().into_kept()),
+        responses: forge.blob_of(Messages::split(messages.concat()).unwrap().into_kept()),
         certificates: forge.blob_of(Vec::new()),
         imported_before: Some(forge.size()),
         results: Digest([0; 32]),

@@ -134,8 +134,8 @@ impl Open {
     }
 }
 
-/// Visits the parts of the rows from one key up to another. Of each row but the first that comes first in its group `may_begin` is asked, in
-/// their order: one of which it is known that it begins no part is not hashed to learn that.
+/// Visits the parts of the rows from one key up to another. `may_begin` is asked of the first row of each group but the first one, in their
+/// order: a row of which it is known that it begins no part is not hashed to learn that.
 fn read<R: Rows + ?Sized>(
     table: Table,
     rows: &R,
@@ -257,7 +257,7 @@ pub struct Touched<'a> {
     pub list: Vec<u8>,
     /// Which of them, in order.
     pub parts: Vec<usize>,
-    /// The keys of the rows that change or come in, in order.
+    /// The keys of the rows that change or come in, in order; of a table without rows none is told.
     pub keys: Vec<&'a [u8]>,
 }
 
@@ -359,15 +359,22 @@ impl Pages {
         self.all.get(page + 1).map(|next| self.table.group(&next.first))
     }
 
-    /// The pages and parts that change if the rows of these keys, which come in order, change or come in. `list` has the list of the parts
-    /// of a page.
+    /// The pages and parts that change if the rows of these keys change or come in: all of them, in the order of the keys, octet by octet.
+    /// `list` has the list of the parts of a page.
     pub fn touched<'a, E>(
         &self,
         keys: impl IntoIterator<Item = &'a [u8]>,
         mut list: impl FnMut(usize) -> Result<Vec<u8>, E>,
     ) -> Result<Vec<Touched<'a>>, E> {
         let mut touched = Vec::new();
-        let mut keys = keys.into_iter().peekable();
+        let mut before: &[u8] = &[];
+        let mut keys = keys
+            .into_iter()
+            .inspect(|key| {
+                debug_assert!(before < *key, "keys come in order, each once");
+                before = *key;
+            })
+            .peekable();
         while let Some(first) = keys.next() {
             let page = self.slot(first);
             if self.all.is_empty() {
@@ -403,7 +410,7 @@ impl Pages {
         (from, parts.get(end).map(|part| self.table.group(part.first)).or_else(|| self.end(page)))
     }
 
-    /// Makes those pages anew: the rows are as they are now.
+    /// Makes those pages anew: the rows are as they are now, which are those of before and those of the keys that were told.
     pub fn renewed<R: Rows + ?Sized>(&self, touched: &[Touched<'_>], rows: &R) -> Result<Vec<Renewed>, R::Error> {
         touched.iter().map(|touched| self.renew(touched, rows)).collect()
     }
@@ -416,7 +423,8 @@ impl Pages {
             return Ok(Renewed { old: 0..0, new: binder.finish() });
         };
         let of_page = parts(list);
-        // Whether a row begins a part is a matter of its key: one that was there before and began none begins none now.
+        // Whether a row begins a part is a matter of its key, and of its coming first in its group; and rows are never taken away. So one that
+        // was there before and began none begins none now.
         let mut began = of_page.iter().map(|part| part.first).peekable();
         let mut came = keys.iter().copied().peekable();
         let mut may_begin = |key: &[u8]| {

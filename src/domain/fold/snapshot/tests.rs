@@ -2,8 +2,11 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 
 use super::*;
+use crate::domain::fold::{Blobs, BookError, Change, MemoryBook};
 use crate::domain::names::{DeterminationId, DeviceId, KeyLabel};
 use crate::domain::policy::facts::{DeviceFacts, IntentState};
+use crate::domain::responses::{DeviceKey, Outcome, ResultLine};
+use crate::domain::time::Timestamp;
 
 /// Devices of one key.
 struct Devices(KeyLabel, BTreeMap<DeviceId, DeviceFacts>);
@@ -84,6 +87,63 @@ fn pages_are_a_function_of_the_rows_whatever_way_they_came() {
             assert_eq!(*pages.pages(), made(&rows).0);
             assert!(until < 20_000 || *pages.pages() == whole);
         }
+    }
+}
+
+struct NoBlobs;
+
+impl Blobs for NoBlobs {
+    fn blob(&self, digest: Digest) -> Result<Vec<u8>, BookError> {
+        Err(BookError::BlobMissing { digest })
+    }
+
+    fn stream(&self, digest: Digest, _piece: &mut dyn FnMut(&[u8])) -> Result<(), BookError> {
+        Err(BookError::BlobMissing { digest })
+    }
+}
+
+#[test]
+fn rows_of_one_device_stay_together_whichever_of_them_came_first() {
+    const TABLES: [Table; 4] = [Table::Device, Table::Earlier, Table::Response, Table::DeviceKey];
+    let mut number = 1_u64;
+    // Numerical Recipes' generator of 64 bits: the same ones in each run, those beyond 2^63 among them.
+    let mut next = || {
+        number = number.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        number
+    };
+    let (mut book, mut pages) = (MemoryBook::default(), TABLES.map(WithParts::empty));
+    let label: KeyLabel = "recovery-1".parse().unwrap();
+    let at = |seconds: u64| Timestamp::from_unix_ms(i64::try_from(seconds * 1_000).unwrap()).unwrap();
+    for entry in 0..150 {
+        let mut keys = Vec::new();
+        for _ in 0..40 {
+            let device = device((next() >> 33) % 1_200);
+            let counter = next();
+            for state in [IntentState::Open, IntentState::Signed] {
+                let facts = DeviceFacts { state, ..facts(counter) };
+                book.apply(&Change::Device { key: label.clone(), device, facts }, &NoBlobs).unwrap();
+            }
+            let mut point = [4; 65];
+            point[1..9].copy_from_slice(&next().to_be_bytes());
+            let (from, until) = (at(next() >> 40), at(next() >> 40));
+            keys.push(DeviceKey { device, point, device_ca: Digest([7; 32]), from, until });
+        }
+        keys.sort_unstable();
+        let said: Vec<_> = keys.iter().map(|key| (key.device, Outcome::Recovered)).collect();
+        let lines = said.iter().map(|(device, outcome)| ResultLine::new(Some(*device), Some(entry), *outcome, ""));
+        let lines = lines.collect();
+        let determination = DeterminationId([u8::try_from(entry % 3).unwrap(); 16]);
+        book.apply(&Change::Responses { determination, entry, lines }, &NoBlobs).unwrap();
+        book.apply(&Change::DeviceKeys { entry, keys: keys.into() }, &NoBlobs).unwrap();
+        for (table, pages) in TABLES.into_iter().zip(&mut pages) {
+            let changed = book.take_changed(table);
+            let Ok(()) = pages.renew(changed.iter().map(Vec::as_slice), &book);
+            let Ok(whole) = Pages::made(table, &book, |_| ());
+            assert_eq!(*pages.pages(), whole, "table {table} after {entry}");
+        }
+    }
+    for pages in &pages {
+        assert!(pages.pages().all().len() > 2, "{} pages", pages.pages().all().len());
     }
 }
 

@@ -79,6 +79,34 @@ fn an_integer_is_not_negative_minimal_and_at_most_2_to_the_63_less_1() {
     check_unsigned(&[2, 0], Err("at least one octet, found no octets"));
     check_unsigned(&[3, 1, 0], Err("octet 0: expected n (0x02), found 0x03"));
     check_unsigned(&[2, 2, 1], Err("octet 2: expected 2 more octets of n, found 1"));
+    // With a longer length, as Devices send it.
+    assert_eq!(reader(&[2, 0x81, 1, 5], Lengths::AsObserved).unsigned(tag::INTEGER, "n"), Ok(5));
+    let refused = reader(&[2, 0x81, 1, 5], Lengths::Strict).unsigned(tag::INTEGER, "n").unwrap_err().to_string();
+    assert!(refused.starts_with("octet 1: expected a minimal length"), "{refused}");
+}
+
+#[track_caller]
+fn check_octet_string(octets: &[u8], lengths: Lengths, expected: Result<[u8; 2], &str>) {
+    let mut reader = reader(octets, lengths);
+    match (reader.octet_string("it").map_err(|error| error.to_string()), expected) {
+        (Ok(found), Ok(expected)) => assert_eq!((found, reader.at()), (expected, octets.len())),
+        (Err(found), Err(expected)) => assert!(found.contains(expected), "{found}"),
+        (found, expected) => panic!("expected {expected:?}, found {found:?}"),
+    }
+}
+
+#[test]
+fn an_octet_string_of_so_many_octets_has_a_length_in_any_form_that_may_be_and_no_other_length() {
+    check_octet_string(&[4, 2, 7, 8], Lengths::Strict, Ok([7, 8]));
+    check_octet_string(&[4, 0x81, 2, 7, 8], Lengths::AsObserved, Ok([7, 8]));
+    check_octet_string(&[4, 0x82, 0, 2, 7, 8], Lengths::AsObserved, Ok([7, 8]));
+    check_octet_string(&[4, 0x81, 2, 7, 8], Lengths::Strict, Err("octet 1: expected a minimal length"));
+    check_octet_string(&[4, 1, 7], Lengths::Strict, Err("octet 2: expected 2 more octets of it, found 1"));
+    check_octet_string(&[4, 3, 7, 8, 9], Lengths::Strict, Err("octet 4: expected the end of it, found 1 more"));
+    check_octet_string(&[4, 2, 7], Lengths::Strict, Err("octet 2: expected 2 more octets of it, found 1"));
+    check_octet_string(&[3, 2, 7, 8], Lengths::Strict, Err("octet 0: expected it (0x04), found 0x03"));
+    check_octet_string(&[4], Lengths::Strict, Err("octet 1: expected 1 more octets of it, found 0"));
+    check_octet_string(&[], Lengths::Strict, Err("octet 0: expected 1 more octets of it, found 0"));
 }
 
 #[track_caller]

@@ -106,6 +106,18 @@ fn flip(record: usize, octets: &mut [u8]) {
 }
 
 #[test]
+fn devices_that_come_after_others_of_greater_numbers_are_found_by_whoever_verifies() {
+    let mut large = Large::new(1_400);
+    large.fixture.sign_all(700..1_400, HandOver::AtOnce);
+    large.fixture.sign_all(0..700, HandOver::AtOnce);
+    // What the tables come to is in the ledger, and computed again.
+    large.fixture.record(|recorder| recorder.set_snapshot_leaves(1));
+    assert!(matches!(large.entry(large.size() - 1).event, Event::Snapshot(_)));
+    large.export("ledger");
+    assert_eq!(large.wrong("ledger", false), None);
+}
+
+#[test]
 fn what_is_wrong_first_is_named_whichever_thread_finds_it() {
     let mut large = Large::new(700);
     large.fixture.sign_all(0..700, HandOver::AtOnce);

@@ -22,7 +22,7 @@ use crate::domain::ledger::checkpoint::Checkpoint;
 use crate::domain::ledger::entry::{Common, Entry, EntryError, Event};
 use crate::domain::ledger::merkle::{Head, Leaf, MerkleError};
 use crate::domain::ledger::note::Note;
-use crate::domain::ledger::tiles::{TileError, Tiler};
+use crate::domain::ledger::tiles::{TILE_WIDTH, TileError, Tiler};
 use crate::domain::names::Digest;
 use crate::domain::policy::files::FILE_LEN_MAX;
 use crate::store::{Reader, StoreError, each_leaf};
@@ -331,12 +331,17 @@ impl Bits {
 
 /// Exports a ledger up to its newest checkpoint into `dir`: all of it, or what is still to come of it.
 pub fn export(source: &dyn Source, dir: &Path) -> Result<Exported, ExportError> {
+    export_keeping(source, dir, KEEP_EVERY)
+}
+
+/// The same, where what was written is made durable after so many entries, a multiple of 256.
+pub fn export_keeping(source: &dyn Source, dir: &Path, keep_every: u64) -> Result<Exported, ExportError> {
     let notes = source.checkpoints()?;
     let newest = notes.last().ok_or(ExportError::NoCheckpoint)?;
     let answer = |reason: String| ExportError::Answer { what: "the newest checkpoint".into(), reason };
     let expected = head_of(newest).map_err(answer)?;
     let folder = Folder::open(dir)?;
-    let entries = copy_entries(source, &folder, expected)?;
+    let entries = copy_entries(source, &folder, expected, keep_every)?;
     let blobs = copy_blobs(source, &folder, &entries)?;
     let signatures = copy_signatures(source, &folder, &entries.released)?;
     folder.write(CHECKPOINTS, &join_checkpoints(notes.iter().map(Vec::as_slice)))?;
@@ -361,7 +366,68 @@ struct Found {
     policies: BTreeSet<Digest>,
 }
 
-fn copy_entries(source: &dyn Source, folder: &Folder, expected: Head) -> Result<Found, ExportError> {
+/// Reads what entries say about the other files.
+struct Reading<'a> {
+    folder: &'a Folder,
+    /// The first entry that is read. The documents and signatures that those before it name are there: they belong to an export that was whole.
+    base: u64,
+    size: u64,
+    signed: Bits,
+    certifications: BTreeSet<u64>,
+    /// Of intents that were released.
+    ranges: Vec<(u64, u64)>,
+    found: Found,
+}
+
+impl Reading<'_> {
+    fn entry(&mut self, index: u64, octets: &[u8]) -> Result<(), ExportError> {
+        match Common::of(octets) {
+            Some(Common::Intent) => return Ok(()),
+            Some(Common::Signed { intent }) => {
+                self.signed.set(intent);
+                // A certification request is no secret, and its signature is checked like any other.
+                let is_certification = self.certifications.contains(&intent)
+                    || (intent < self.base && self.folder.is_certification(intent)?);
+                if is_certification {
+                    self.found.released.set(intent);
+                }
+                return Ok(());
+            }
+            None => {}
+        }
+        let entry = Entry::from_leaf(octets).map_err(|source| ExportError::Entry { index, source })?;
+        self.found.blobs.extend(entry.event.blobs());
+        // Not every kind of entry matters here: those that do not are left out.
+        if let Event::PolicyAdopted(adopted) = &entry.event {
+            self.found.policies.insert(adopted.policy);
+        } else if let Event::CertificationIntent(_) = &entry.event {
+            self.certifications.insert(index);
+        } else if let Event::Released(these) = &entry.event {
+            self.ranges.extend(these.intents.iter().map(|(from, until)| (*from, (*until).min(self.size))));
+        }
+        Ok(())
+    }
+
+    fn end(mut self) -> Result<Found, ExportError> {
+        // Which of the earlier intents were signed, earlier entries say.
+        let least = self.ranges.iter().map(|(from, _)| *from).min();
+        if let Some(from) = least.filter(|from| *from < self.base) {
+            let signed = &mut self.signed;
+            self.folder.leaves(from..self.base, |_, octets| {
+                if let Some(Common::Signed { intent }) = Common::of(octets) {
+                    signed.set(intent);
+                }
+                Ok(())
+            })?;
+        }
+        for (from, until) in self.ranges {
+            (from..until).filter(|at| self.signed.has(*at)).for_each(|at| self.found.released.set(at));
+        }
+        Ok(self.found)
+    }
+}
+
+fn copy_entries(source: &dyn Source, folder: &Folder, expected: Head, keep_every: u64) -> Result<Found, ExportError> {
     let begin = folder.whole();
     let earlier = folder.earlier()?;
     if let Some(earlier) = earlier.filter(|earlier| earlier.size > expected.size) {
@@ -380,40 +446,27 @@ fn copy_entries(source: &dyn Source, folder: &Folder, expected: Head) -> Result<
         Some(_) | None => Ok(()),
     };
     extends(&tiler)?;
-    let mut signed = Bits::new(expected.size);
-    let mut found = Found { released: Bits::new(expected.size), blobs: BTreeSet::new(), policies: BTreeSet::new() };
-    let (mut certifications, mut ranges) = (BTreeSet::new(), Vec::new());
+    let base = earlier.map_or(0, |earlier| earlier.size / TILE_WIDTH * TILE_WIDTH).min(begin);
+    let mut reading = Reading {
+        folder,
+        base,
+        size: expected.size,
+        signed: Bits::new(expected.size),
+        certifications: BTreeSet::new(),
+        ranges: Vec::new(),
+        found: Found { released: Bits::new(expected.size), blobs: BTreeSet::new(), policies: BTreeSet::new() },
+    };
+    // Those that an export which was interrupted has brought: what they name it had not come to.
+    folder.leaves(base..begin, |index, octets| reading.entry(index, octets))?;
     source.leaves(begin..expected.size, &mut |index, octets| {
         tiler.push(&Leaf::new(octets)?, |name, tile| folder.write(&name.to_string(), tile))?;
         if earlier.is_some_and(|earlier| earlier.size == index + 1) {
             extends(&tiler)?;
         }
-        if (index + 1).is_multiple_of(KEEP_EVERY) {
+        if (index + 1).is_multiple_of(keep_every) {
             folder.keep(index + 1)?;
         }
-        match Common::of(octets) {
-            Some(Common::Intent) => return Ok(()),
-            Some(Common::Signed { intent }) => {
-                signed.set(intent);
-                // A certification request is no secret, and its signature is checked like any other.
-                if certifications.contains(&intent) || (intent < begin && folder.is_certification(intent)?) {
-                    found.released.set(intent);
-                }
-                return Ok(());
-            }
-            None => {}
-        }
-        let entry = Entry::from_leaf(octets).map_err(|source| ExportError::Entry { index, source })?;
-        found.blobs.extend(entry.event.blobs());
-        // Not every kind of entry matters here: those that do not are left out.
-        if let Event::PolicyAdopted(adopted) = &entry.event {
-            found.policies.insert(adopted.policy);
-        } else if let Event::CertificationIntent(_) = &entry.event {
-            certifications.insert(index);
-        } else if let Event::Released(these) = &entry.event {
-            ranges.extend(these.intents.iter().map(|(from, until)| (*from, (*until).min(expected.size))));
-        }
-        Ok(())
+        reading.entry(index, octets)
     })?;
     let head = tiler.finish(|name, tile| folder.write(&name.to_string(), tile))?;
     if head != expected && begin > 0 {
@@ -425,18 +478,7 @@ fn copy_entries(source: &dyn Source, folder: &Folder, expected: Head) -> Result<
     if head != expected {
         return Err(ExportError::Head { expected, found: head });
     }
-    // Which of the earlier intents were signed, earlier entries say.
-    if let Some(from) = ranges.iter().map(|(from, _)| *from).min().filter(|from| *from < begin) {
-        folder.leaves(from..begin, &mut |octets| {
-            if let Some(Common::Signed { intent }) = Common::of(octets) {
-                signed.set(intent);
-            }
-        })?;
-    }
-    for (from, until) in ranges {
-        (from..until).filter(|at| signed.has(*at)).for_each(|at| found.released.set(at));
-    }
-    Ok(found)
+    reading.end()
 }
 
 fn copy_blobs(source: &dyn Source, folder: &Folder, entries: &Found) -> Result<u64, ExportError> {

@@ -8,7 +8,7 @@ use std::ops::{ControlFlow, Range};
 use std::path::PathBuf;
 
 use smkid::cli::contingency_command::ContingencyCommand;
-use smkid::cli::ledger_export::{ExportError, Exported, Source, StoreSource, export};
+use smkid::cli::ledger_export::{ExportError, Exported, Source, StoreSource, export, export_keeping};
 use smkid::cli::ledger_verify::{LedgerVerify, VerifyError, verify_on};
 use smkid::cli::print::Output;
 use smkid::domain::ledger::entry::{Entry, Event};
@@ -251,6 +251,76 @@ fn an_export_is_brought_up_to_date_and_comes_out_as_one_made_anew() {
         assert_eq!(kept.keys().collect::<Vec<_>>(), anew.keys().collect::<Vec<_>>());
         assert!(kept == anew);
         assert_eq!(large.wrong("kept", false), None);
+    }
+}
+
+/// A source that breaks off: after so many entries, or where it is asked for a document or for signatures.
+struct Breaking<'a> {
+    of: StoreSource<'a>,
+    left: Cell<u64>,
+    gives_blobs: bool,
+    gives_signatures: bool,
+}
+
+fn broken_off() -> ExportError {
+    ExportError::Unreachable { reason: "it was killed".into() }
+}
+
+impl Source for Breaking<'_> {
+    fn checkpoints(&self) -> Result<Vec<Vec<u8>>, ExportError> {
+        self.of.checkpoints()
+    }
+
+    fn leaves(
+        &self,
+        range: Range<u64>,
+        visit: &mut dyn FnMut(u64, &[u8]) -> Result<(), ExportError>,
+    ) -> Result<(), ExportError> {
+        self.of.leaves(range, &mut |index, octets| {
+            self.left.set(self.left.get().checked_sub(1).ok_or_else(broken_off)?);
+            visit(index, octets)
+        })
+    }
+
+    fn blob(&self, digest: Digest) -> Result<Box<dyn Read + '_>, ExportError> {
+        if self.gives_blobs { self.of.blob(digest) } else { Err(broken_off()) }
+    }
+
+    fn signatures(
+        &self,
+        range: Range<u64>,
+        wanted: &dyn Fn(u64) -> bool,
+        visit: &mut dyn FnMut(u64, &[u8; 64]) -> Result<(), ExportError>,
+    ) -> Result<(), ExportError> {
+        if self.gives_signatures { self.of.signatures(range, wanted, visit) } else { Err(broken_off()) }
+    }
+}
+
+#[test]
+fn an_export_that_was_broken_off_after_it_kept_some_is_whole_once_it_has_gone_on() {
+    const KEEP_EVERY: u64 = 512;
+    let mut large = Large::new(1_200);
+    for (round, from) in [0, 600].into_iter().enumerate() {
+        // The second time an export lies there already, of fewer entries.
+        large.fixture.sign_all(from..from + 600, HandOver::AtOnce);
+        large.export(&format!("anew-{round}"));
+        let anew = files(&large.path(&format!("anew-{round}")));
+        for (n, (entries, gives_blobs, gives_signatures)) in
+            [(1_000, true, true), (u64::MAX, false, true), (u64::MAX, true, false)].into_iter().enumerate()
+        {
+            let name = format!("kept-{n}");
+            let reader = large.fixture.reader();
+            let of = StoreSource(&*reader);
+            let breaking = Breaking { of, left: Cell::new(entries), gives_blobs, gives_signatures };
+            assert!(export_keeping(&breaking, &large.path(&name), KEEP_EVERY).is_err());
+            let progress = fs::read_to_string(large.path(&format!("{name}.partial/progress"))).unwrap();
+            assert!(progress.trim().parse::<u64>().unwrap() >= KEEP_EVERY, "{progress}");
+            export_keeping(&StoreSource(&*reader), &large.path(&name), KEEP_EVERY).unwrap();
+            let kept = files(&large.path(&name));
+            assert_eq!(kept.keys().collect::<Vec<_>>(), anew.keys().collect::<Vec<_>>(), "{round} {n}");
+            assert!(kept == anew, "{round} {n}");
+            assert_eq!(large.wrong(&name, false), None);
+        }
     }
 }
 

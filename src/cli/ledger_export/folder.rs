@@ -140,11 +140,15 @@ impl Folder {
     }
 
     /// Visits entries that are whole here, and some more about them.
-    pub(super) fn leaves(&self, range: Range<u64>, visit: &mut dyn FnMut(&[u8])) -> Result<(), ExportError> {
+    pub(super) fn leaves(
+        &self,
+        range: Range<u64>,
+        mut visit: impl FnMut(u64, &[u8]) -> Result<(), ExportError>,
+    ) -> Result<(), ExportError> {
         for place in range.start / TILE_WIDTH..range.end.div_ceil(TILE_WIDTH) {
             let name = TileName::bundle(place);
             let octets = self.read(name)?;
-            tiles::entries(name, &octets)?.into_iter().for_each(|(_, entry)| visit(entry));
+            tiles::entries(name, &octets)?.into_iter().try_for_each(|(index, entry)| visit(index, entry))?;
         }
         Ok(())
     }

@@ -17,6 +17,7 @@ use crate::cli::{Change, CliError, Context, Exit};
 use crate::domain::gbcs::signed_message_len;
 use crate::domain::ledger::entry::ResponseTally;
 use crate::domain::names::{DeterminationId, DeviceId, Digest};
+use crate::domain::responses::device_of;
 use crate::domain::responses::messages::{self, MESSAGES_LEN_MAX, MESSAGES_MAX, Messages};
 
 /// Octets of one message: at most 65,535 of payload, and a short frame (GBCS 7.2).
@@ -233,28 +234,72 @@ async fn hand_in(
     Err(ClientError::Cut { lines: items.len() as u64 }.into())
 }
 
+/// Messages that are sorted by their Devices before they are cut into parts. Devices answer in no order, and the daemon finds what it knows of
+/// neighbours in one place: of a window's parts each has a sixteenth of the Devices.
+const WINDOW_MESSAGES_MAX: usize = 16 * MESSAGES_MAX;
+
+/// Octets of those, which are held in memory beside the parts that are on their way.
+const WINDOW_LEN_MAX: u64 = 32 * 1024 * 1024;
+
+/// Some messages of the files, each with where it stands.
+#[derive(Default)]
+struct Window {
+    messages: Messages,
+    places: Vec<Place>,
+}
+
+impl Window {
+    /// Whether there is no room for a message of so many octets.
+    fn is_full(&self, len: usize) -> bool {
+        self.messages.len() == WINDOW_MESSAGES_MAX || self.messages.octets_len() + len as u64 > WINDOW_LEN_MAX
+    }
+
+    /// Which of the messages comes first, and so on: by Device, and as they came for each; or as they came, where one part has them all.
+    fn order(all: &[&[u8]]) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..all.len()).collect();
+        if all.len() > MESSAGES_MAX {
+            order.sort_by_cached_key(|at| device_of(all[*at]));
+        }
+        order
+    }
+
+    /// Cuts them into parts, the last one included.
+    fn cut(&mut self, part: &mut Part, given: &Given, emit: &mut dyn FnMut(Part) -> bool) -> bool {
+        let Self { messages, places } = std::mem::take(self);
+        let (all, mut is_wanted) = (messages.all(), true);
+        for at in Self::order(&all) {
+            let len = part.messages.octets_len() + all[at].len() as u64;
+            if part.messages.len() == MESSAGES_MAX || len > MESSAGES_LEN_MAX {
+                is_wanted &= end(part, given, emit);
+            }
+            part.messages.push(all[at]);
+            part.places.push(places[at].clone());
+        }
+        is_wanted & (part.messages.is_empty() || end(part, given, emit))
+    }
+}
+
 /// Cuts files into parts.
 fn read(files: &[Arc<Path>], given: &Given, emit: &mut dyn FnMut(Part) -> bool) -> Result<(), CliError> {
-    let (mut part, mut is_wanted) = (Part::default(), true);
+    let (mut window, mut part, mut is_wanted) = (Window::default(), Part::default(), true);
     for file in files {
         let mut visit = |(at, found): Found<'_>| {
             let place = Place { file: Arc::clone(file), at };
-            let octets = match found {
-                Ok(octets) => octets,
+            match found {
+                Ok(octets) => {
+                    if window.is_full(octets.len()) {
+                        is_wanted &= window.cut(&mut part, given, emit);
+                    }
+                    window.messages.push(octets);
+                    window.places.push(place);
+                }
                 Err(why) => {
                     part.unreadable.push((place, why));
                     if part.unreadable.len() == MESSAGES_MAX {
                         is_wanted &= end(&mut part, given, emit);
                     }
-                    return Ok(());
                 }
-            };
-            let len = part.messages.octets_len() + octets.len() as u64;
-            if part.messages.len() == MESSAGES_MAX || len > MESSAGES_LEN_MAX {
-                is_wanted &= end(&mut part, given, emit);
             }
-            part.messages.push(octets);
-            part.places.push(place);
             Ok(())
         };
         each(file, &mut visit)?;
@@ -262,7 +307,8 @@ fn read(files: &[Arc<Path>], given: &Given, emit: &mut dyn FnMut(Part) -> bool) 
             return Ok(());
         }
     }
-    if !part.messages.is_empty() || !part.unreadable.is_empty() {
+    window.cut(&mut part, given, emit);
+    if !part.unreadable.is_empty() {
         end(&mut part, given, emit);
     }
     Ok(())
@@ -384,5 +430,90 @@ impl Resume {
     pub(super) async fn run(self, context: &Context) -> Result<Exit, CliError> {
         let ask = wire::RecoveryResume { determination: self.determination, reason: self.reason };
         crate::cli::incident::recorded(context, "/v1/recovery/resume", &ask, self.change).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::names::Eui64;
+
+    /// A message of this Device and number, of which nobody reads more than its frame (GBCS 7.2.7).
+    fn message(device: u64, number: u64) -> Vec<u8> {
+        let mut octets = vec![0xDF, 0x09, 0x02];
+        octets.extend_from_slice(&number.to_be_bytes());
+        for id in [device, 7] {
+            octets.push(8);
+            octets.extend_from_slice(&id.to_be_bytes());
+        }
+        octets.extend_from_slice(&[0, 2, 0x01, 0x08, 2, 5, 0, 64]);
+        octets.extend_from_slice(&[9; 64]);
+        octets
+    }
+
+    /// The parts of a file of these messages.
+    fn parts_of(file: &[u8]) -> Vec<Part> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("messages");
+        std::fs::write(&path, file).unwrap();
+        let mut parts = Vec::new();
+        let mut emit = |part| {
+            parts.push(part);
+            true
+        };
+        read(&[path.into()], &Given::default(), &mut emit).unwrap();
+        parts
+    }
+
+    #[test]
+    fn a_message_of_the_test_is_one() {
+        let octets = message(0x00DB_1234_5678_90A0, 5);
+        assert_eq!(device_of(&octets), Some(DeviceId(Eui64(0x00DB_1234_5678_90A0_u64.to_be_bytes()))));
+    }
+
+    #[test]
+    fn messages_of_more_than_one_part_are_sorted_by_device_and_each_keeps_its_place() {
+        let count = 2 * MESSAGES_MAX as u64 + 5;
+        // Devices in no order, each twice, the second time at once.
+        let devices: Vec<u64> = (0..count).map(|n| n / 2 * 7_919 % 10_007).collect();
+        let all: Vec<Vec<u8>> = (0..).zip(&devices).map(|(n, device)| message(*device, n)).collect();
+        let len = all[0].len() as u64;
+        let parts = parts_of(&all.concat());
+        assert_eq!(parts.iter().map(|part| part.messages.len()).collect::<Vec<_>>(), [MESSAGES_MAX, MESSAGES_MAX, 5]);
+        let mut came = Vec::new();
+        for part in &parts {
+            assert_eq!(part.messages.len(), part.places.len());
+            for (octets, place) in part.messages.all().into_iter().zip(&part.places) {
+                let At::Octet(at) = place.at else { panic!("of a binary file") };
+                let n = at / len;
+                assert_eq!(octets, all[usize::try_from(n).unwrap()]);
+                came.push((devices[usize::try_from(n).unwrap()], n));
+            }
+        }
+        let mut sorted = came.clone();
+        sorted.sort_unstable();
+        assert_eq!(came, sorted, "by Device, and as they came for each");
+        assert_eq!(came.len() as u64, count);
+    }
+
+    #[test]
+    fn messages_of_one_part_stay_as_they_came_and_what_cannot_be_read_is_told_once() {
+        let all: Vec<Vec<u8>> = (0..20).map(|n| message(100 - n, n)).collect();
+        let lines = |all: &[Vec<u8>]| messages::canonical(all);
+        let parts = parts_of(format!("{}no message\n", lines(&all)).as_bytes());
+        assert_eq!(parts.len(), 1);
+        assert_eq!(parts[0].messages.all(), all.iter().map(Vec::as_slice).collect::<Vec<_>>());
+        assert_eq!(parts[0].unreadable.len(), 1);
+        assert_eq!(parts[0].unreadable[0].0.at, At::Line(21));
+        // As many as one part has, and one more.
+        for (count, expected) in [(MESSAGES_MAX, 1), (MESSAGES_MAX + 1, 2)] {
+            let all: Vec<Vec<u8>> = (0..count as u64).map(|n| message(n, n)).collect();
+            assert_eq!(parts_of(lines(&all).as_bytes()).len(), expected);
+        }
+        let many = "no message\n".repeat(MESSAGES_MAX + 1);
+        assert_eq!(
+            parts_of(many.as_bytes()).iter().map(|part| part.unreadable.len()).collect::<Vec<_>>(),
+            [MESSAGES_MAX, 1]
+        );
     }
 }

@@ -107,7 +107,7 @@ impl Ranges {
         joined
     }
 
-    /// One more, which is not in yet.
+    /// One more, if it is not in yet.
     pub fn insert(&mut self, index: u64) {
         let at = match self.0.last() {
             // The common case: one goes on where the last ended.
@@ -117,6 +117,7 @@ impl Ranges {
                 return;
             }
             Some(last) if last.1 < index => self.0.len(),
+            Some(_) if self.has(index) => return,
             Some(_) | None => self.0.partition_point(|(from, _)| *from <= index),
         };
         self.0.insert(at, (index, index + 1));
@@ -192,7 +193,7 @@ impl Manifest {
             .map_err(|error| ManifestError::Form { line: error.line(), reason: error.to_string() })?;
         check_version(&this.folder)?;
         this.files.iter().try_for_each(check_file)?;
-        let found = this.files.iter().map(|file| file.commands).sum();
+        let found = this.files.iter().fold(0_u64, |all, file| all.saturating_add(file.commands));
         if found == this.commands { Ok(this) } else { Err(ManifestError::Count { expected: this.commands, found }) }
     }
 }

@@ -39,6 +39,10 @@ impl<K: Copy + Ord, V> Dense<K, V> {
             return None;
         };
         if key < name {
+            if self.chunks.get(&name).is_some_and(|first| first.len() == ROWS) {
+                self.begin(key, row);
+                return None;
+            }
             // Less than all: the first one is called by it from now on, or what is split off would come before what stays.
             let first = self.chunks.remove(&name)?;
             self.chunks.insert(key, first);
@@ -52,7 +56,15 @@ impl<K: Copy + Ord, V> Dense<K, V> {
                 None
             }
             Err(at) if at == ROWS => {
-                self.begin(key, row);
+                // Before the next one, where that has room: rows that come backwards would have a chunk each.
+                let next = self.chunks.range(key..).next().filter(|(_, chunk)| chunk.len() < ROWS);
+                match next.map(|(next, _)| *next).and_then(|next| self.chunks.remove(&next)) {
+                    Some(mut next) => {
+                        next.insert(0, (key, row));
+                        self.chunks.insert(key, next);
+                    }
+                    None => self.begin(key, row),
+                }
                 None
             }
             Err(_) => {
@@ -95,6 +107,22 @@ impl<K: Copy + Ord, V> Dense<K, V> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rows_that_come_backwards_lie_as_close_together_as_others() {
+        for from in [[0..0, 1..100_001], [1..513, 513..100_001], [50_000..50_512, 1..50_000]] {
+            let [ascending, descending] = from;
+            let mut dense = Dense::default();
+            let all: Vec<u64> = ascending.chain(descending.rev()).collect();
+            for key in &all {
+                assert_eq!(dense.insert(*key, *key), None);
+            }
+            assert!(dense.from(0).map(|(key, _)| *key).is_sorted());
+            assert_eq!(dense.from(0).count(), all.len());
+            let most = 2 * all.len() / ROWS + 2;
+            assert!(dense.chunks.len() <= most, "{} chunks, at most {most}", dense.chunks.len());
+        }
+    }
 
     /// The same done to both, in orders that begin, append, split and empty chunks.
     #[test]

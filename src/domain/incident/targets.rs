@@ -528,12 +528,17 @@ impl Targets {
         most: u64,
     ) -> Result<(Self, u64), TakeError<E>> {
         let (mut building, mut tally, mut last) = (Building::default(), Tally::default(), None);
-        let mut days = Days::default();
+        let (mut days, mut greatest) = (Days::default(), None);
         let lines = read_lines(source, most, &mut |line| {
             let target = target(line, &mut days)?;
             in_order(&mut last, target.device)?;
-            tally.enter(&target);
-            building.push(target);
+            // Behind one that was out of order others may follow in order, and still be less than what is there: they are read for their
+            // faults alone, for the list is refused.
+            if greatest < Some(target.device) {
+                greatest = Some(target.device);
+                tally.enter(&target);
+                building.push(target);
+            }
             Ok(())
         })?;
         let all = building.finish();

@@ -23,7 +23,7 @@ const SQLITE_MIN: i32 = 3_051_003;
 /// Another connection of this process holds the write lock for one transaction at most.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// More than there are statements here, so that none is prepared twice.
-const STATEMENTS_MAX: usize = 64;
+const STATEMENTS_MAX: usize = 128;
 
 /// The ledger and what is not derived from it.
 const LEDGER: &str = "

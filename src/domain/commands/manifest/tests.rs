@@ -44,10 +44,8 @@ fn ranges_are_those_of_the_indices_that_were_put_in_any_order() {
         let (mut ranges, mut all) = (Ranges::default(), BTreeSet::new());
         for _ in 0..60 {
             let index = next() % 80;
-            if all.insert(index) {
-                assert!(!ranges.has(index));
-                ranges.insert(index);
-            }
+            assert_eq!(ranges.has(index), !all.insert(index));
+            ranges.insert(index);
         }
         assert!((0..90).all(|index| ranges.has(index) == all.contains(&index)));
         let said: Vec<u64> = ranges.ranges().iter().flat_map(|(from, until)| *from..*until).collect();

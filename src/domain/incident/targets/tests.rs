@@ -43,6 +43,14 @@ fn every_fault_of_a_list_is_told_with_its_line() {
     check(twice, "line 2: Device 00DB123456789001 stands there twice");
     let unsorted = "00DB123456789002,Commissioned,2017-07-01,a\n00DB123456789001,Commissioned,2017-07-01,b\n";
     check(unsorted, "line 2: expected the Devices sorted");
+    // Two sorted lists, one after the other, of more than one page.
+    let lines = |from: u64, until: u64| {
+        let line = |n: u64| format!("{},Commissioned,2017-07-01,a\n", DeviceId(n.to_be_bytes().into()));
+        (from..until).map(line).collect::<Vec<_>>().concat()
+    };
+    let two_lists = lines(2_000, 2_300) + &lines(1, 600);
+    check(&two_lists, "line 301: expected the Devices sorted");
+    check(&(lines(1_000, 1_001) + &lines(1, 400)), "line 2: expected the Devices sorted");
     check(&format!("{}\n", "x".repeat(LINE_LEN_MAX + 1)), "expected at most 512 octets");
     let both = "00DB123456789001,Pending,2017-07-01,a\nnothing\n";
     check(both, "line 2: expected EUI-64");

@@ -312,7 +312,12 @@ fn an_export_that_was_broken_off_after_it_kept_some_is_whole_once_it_has_gone_on
             let reader = large.fixture.reader();
             let of = StoreSource(&*reader);
             let breaking = Breaking { of, left: Cell::new(entries), gives_blobs, gives_signatures };
-            assert!(export_keeping(&breaking, &large.path(&name), KEEP_EVERY).is_err());
+            let broke_off = export_keeping(&breaking, &large.path(&name), KEEP_EVERY).is_err();
+            // Commands alone bring no new document.
+            assert_eq!(broke_off, round == 0 || gives_blobs, "{round} {n}");
+            if !broke_off {
+                continue;
+            }
             let progress = fs::read_to_string(large.path(&format!("{name}.partial/progress"))).unwrap();
             assert!(progress.trim().parse::<u64>().unwrap() >= KEEP_EVERY, "{progress}");
             export_keeping(&StoreSource(&*reader), &large.path(&name), KEEP_EVERY).unwrap();

@@ -197,7 +197,7 @@ async fn kept_state_that_was_edited_is_refused_at_the_start_by_its_part() {
         ("UPDATE base SET size = size - 1", "expected tables as of"),
         ("UPDATE base SET snapshot = snapshot - 1", "none does"),
         (
-            "UPDATE leaf SET octets = CAST(replace(CAST(octets AS TEXT), '\"form\":1', '\"form\":2') AS BLOB) WHERE idx = (SELECT snapshot FROM base)",
+            "UPDATE leaf SET octets = CAST(replace(CAST(octets AS TEXT), '\"form\":2', '\"form\":3') AS BLOB) WHERE idx = (SELECT snapshot FROM base)",
             "hash to",
         ),
         ("UPDATE checkpoint SET root = zeroblob(32) WHERE size = (SELECT max(size) FROM checkpoint)", "root"),

@@ -1,6 +1,7 @@
 //! Shell: what Devices answered, on its way in; how far each has come; and leave to go on after a foreign answer.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -249,9 +250,9 @@ struct Window {
 }
 
 impl Window {
-    /// Whether there is no room for a message of so many octets.
-    fn is_full(&self, len: usize) -> bool {
-        self.messages.len() == WINDOW_MESSAGES_MAX || self.messages.octets_len() + len as u64 > WINDOW_LEN_MAX
+    /// Whether there is no room for a message of so many octets, where so many messages are sorted together.
+    fn is_full(&self, most: usize, len: usize) -> bool {
+        self.messages.len() >= most || self.messages.octets_len() + len as u64 > WINDOW_LEN_MAX
     }
 
     /// Which of the messages comes first, and so on: by Device, and as they came for each; or as they came, where one part has them all.
@@ -283,11 +284,14 @@ impl Window {
 fn read(files: &[Arc<Path>], given: &Given, emit: &mut dyn FnMut(Part) -> bool) -> Result<(), CliError> {
     let (mut window, mut part, mut is_wanted) = (Window::default(), Part::default(), true);
     for file in files {
+        // What comes through a pipe may come slowly, and goes out a part at a time.
+        let is_regular = fs::metadata(file).is_ok_and(|file| file.is_file());
+        let most = if is_regular { WINDOW_MESSAGES_MAX } else { MESSAGES_MAX };
         let mut visit = |(at, found): Found<'_>| {
             let place = Place { file: Arc::clone(file), at };
             match found {
                 Ok(octets) => {
-                    if window.is_full(octets.len()) {
+                    if window.is_full(most, octets.len()) {
                         is_wanted &= window.cut(&mut part, given, emit);
                     }
                     window.messages.push(octets);

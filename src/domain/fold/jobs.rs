@@ -66,6 +66,8 @@ pub struct JobFacts {
     pub refused_first: Vec<DeviceRefused>,
     /// Ranges of its list, the ends included, in which Devices were left without a signature.
     pub behind: Vec<(DeviceId, DeviceId)>,
+    /// The Device of those that was taken up again last.
+    pub taken: Option<DeviceId>,
     /// Its intents by the minute in which they were recorded.
     pub recent: Recent,
 }
@@ -121,7 +123,13 @@ impl JobFacts {
         if self.behind.len() > BEHIND_MAX {
             let number = |device: DeviceId| u64::from_be_bytes(device.0.0);
             let gap = |at: &usize| number(self.behind[at + 1].0) - number(self.behind[*at].1);
-            let nearest = (0..self.behind.len() - 1).min_by_key(gap).unwrap_or_default();
+            // What was left again lies before the Device that was taken up last, and what is still to come behind it: as one they would be
+            // taken for looked at once the next one is taken up.
+            let parts = |at: &usize| {
+                let is_before = |device: DeviceId| self.taken.is_some_and(|taken| device <= taken);
+                is_before(self.behind[*at].1) && !is_before(self.behind[at + 1].0)
+            };
+            let nearest = (0..self.behind.len() - 1).filter(|at| !parts(at)).min_by_key(gap).unwrap_or_default();
             self.behind[nearest].1 = self.behind[nearest + 1].1;
             self.behind.remove(nearest + 1);
         }
@@ -130,6 +138,7 @@ impl JobFacts {
     /// They are taken up again from the first of a range to its last, so what lies before this Device was looked at.
     fn taken_up(&mut self, device: DeviceId) {
         let Some(at) = self.behind.iter().position(|(from, until)| *from <= device && device <= *until) else { return };
+        self.taken = Some(device);
         match device.0.0.iter().rposition(|octet| *octet != u8::MAX) {
             Some(_) if device < self.behind[at].1 => {
                 let next = u64::from_be_bytes(device.0.0) + 1;
@@ -180,6 +189,7 @@ impl Fold {
             rules: BTreeMap::new(),
             refused_first: Vec::new(),
             behind: Vec::new(),
+            taken: None,
             recent: Recent::new(),
         };
         match self.jobs.insert(*request, facts) {

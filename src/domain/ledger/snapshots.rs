@@ -6,7 +6,7 @@ use crate::domain::names::{Digest, IncidentId};
 
 /// How state is encoded where it is hashed. A program that encodes it otherwise takes the next number, and checks a ledger whole when
 /// it meets a snapshot of another.
-pub const FORM: u32 = 1;
+pub const FORM: u32 = 2;
 
 /// The state after the entries before this one, by digests: see [`crate::domain::fold::snapshot`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -25,6 +25,7 @@ fn job() -> JobFacts {
         rules: BTreeMap::new(),
         refused_first: Vec::new(),
         behind: Vec::new(),
+        taken: None,
         recent: Recent::new(),
     }
 }
@@ -67,6 +68,57 @@ fn what_is_taken_up_again_leaves_the_ranges_from_their_beginning() {
         job.taken_up(device(n));
     }
     assert_eq!(behind(&job), []);
+}
+
+#[test]
+fn what_is_left_again_is_not_lost_among_what_is_still_to_be_taken_up() {
+    // The nearest ranges are those on both sides of the Device that was taken up last.
+    let mut job = job();
+    job.behind = vec![(device(10), device(40))];
+    job.behind.extend((1..BEHIND_MAX as u64).map(|n| (device(5_000 + 10 * n), device(5_000 + 10 * n))));
+    job.taken_up(device(10));
+    job.left_behind(device(10));
+    job.taken_up(device(20));
+    assert!(job.behind.len() <= BEHIND_MAX);
+    assert_eq!(behind(&job)[..2], [(10, 10), (21, 40)]);
+
+    // Devices that fail by chance, some of them later than others are taken up.
+    let mut seed = 7_u64;
+    let mut next = |below: u64| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (seed >> 33) % below
+    };
+    let mut job = self::job();
+    let mut left: std::collections::BTreeSet<u64> = (0..20_000).filter(|_| next(60) == 0).collect();
+    for n in &left {
+        job.left_behind(device(*n));
+    }
+    for _ in 0..12 {
+        let mut late = std::collections::VecDeque::new();
+        for n in 0..20_000 {
+            // Within a range every Device is looked at, and those that were not signed are taken up.
+            if behind(&job).iter().any(|(from, until)| (*from..=*until).contains(&n)) && left.remove(&n) {
+                job.taken_up(device(n));
+                late.push_back(n);
+            }
+            while late.len() > 7 || (next(9) == 0 && !late.is_empty()) {
+                let n = late.pop_front().unwrap();
+                if next(4) > 0 {
+                    job.left_behind(device(n));
+                    left.insert(n);
+                }
+            }
+            assert!(job.behind.len() <= BEHIND_MAX);
+        }
+        for n in late {
+            job.left_behind(device(n));
+            left.insert(n);
+        }
+        let ranges = behind(&job);
+        let lost = left.iter().find(|n| !ranges.iter().any(|(from, until)| (from..=until).contains(n)));
+        assert_eq!(lost, None, "in {ranges:?}");
+    }
+    assert!(!left.is_empty());
 }
 
 #[test]

@@ -250,9 +250,9 @@ struct Window {
 }
 
 impl Window {
-    /// Whether there is no room for a message of so many octets, where so many messages are sorted together.
-    fn is_full(&self, most: usize, len: usize) -> bool {
-        self.messages.len() >= most || self.messages.octets_len() + len as u64 > WINDOW_LEN_MAX
+    /// Whether there is no room for a message of so many octets, where so many messages and octets are sorted together.
+    fn is_full(&self, (most, len_max): (usize, u64), len: usize) -> bool {
+        self.messages.len() >= most || self.messages.octets_len() + len as u64 > len_max
     }
 
     /// Which of the messages comes first, and so on: by Device, and as they came for each; or as they came, where one part has them all.
@@ -286,7 +286,7 @@ fn read(files: &[Arc<Path>], given: &Given, emit: &mut dyn FnMut(Part) -> bool) 
     for file in files {
         // What comes through a pipe may come slowly, and goes out a part at a time.
         let is_regular = fs::metadata(file).is_ok_and(|file| file.is_file());
-        let most = if is_regular { WINDOW_MESSAGES_MAX } else { MESSAGES_MAX };
+        let most = if is_regular { (WINDOW_MESSAGES_MAX, WINDOW_LEN_MAX) } else { (MESSAGES_MAX, MESSAGES_LEN_MAX) };
         let mut visit = |(at, found): Found<'_>| {
             let place = Place { file: Arc::clone(file), at };
             match found {

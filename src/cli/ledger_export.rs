@@ -22,7 +22,7 @@ use crate::domain::ledger::checkpoint::Checkpoint;
 use crate::domain::ledger::entry::{Common, Entry, EntryError, Event};
 use crate::domain::ledger::merkle::{Head, Leaf, MerkleError};
 use crate::domain::ledger::note::Note;
-use crate::domain::ledger::tiles::{TILE_WIDTH, TileError, Tiler};
+use crate::domain::ledger::tiles::{TileError, Tiler};
 use crate::domain::names::Digest;
 use crate::domain::policy::files::FILE_LEN_MAX;
 use crate::store::{Reader, StoreError, each_leaf};
@@ -369,7 +369,7 @@ struct Found {
 /// Reads what entries say about the other files.
 struct Reading<'a> {
     folder: &'a Folder,
-    /// The first entry that is read. The documents and signatures that those before it name are there: they belong to an export that was whole.
+    /// The first entry that is read: what those before it name is there ([`Folder::exported`]).
     base: u64,
     size: u64,
     signed: Bits,
@@ -446,7 +446,7 @@ fn copy_entries(source: &dyn Source, folder: &Folder, expected: Head, keep_every
         Some(_) | None => Ok(()),
     };
     extends(&tiler)?;
-    let base = earlier.map_or(0, |earlier| earlier.size / TILE_WIDTH * TILE_WIDTH).min(begin);
+    let base = folder.exported()?.min(begin);
     let mut reading = Reading {
         folder,
         base,

@@ -186,14 +186,26 @@ fn a_signature_over_something_else_is_found_before_what_is_wrong_behind_it() {
     assert_eq!(large.wrong("ledger", true), None);
 }
 
-/// Counts the entries that are asked for, and breaks off.
-struct Counting<'a> {
+/// Counts the entries that are asked for, and breaks off: after so many, or where it is asked for a document or for signatures.
+struct Breaking<'a> {
     of: StoreSource<'a>,
     asked: Cell<u64>,
     most: u64,
+    gives_blobs: bool,
+    gives_signatures: bool,
 }
 
-impl Source for Counting<'_> {
+impl<'a> Breaking<'a> {
+    fn after(most: u64, of: StoreSource<'a>) -> Self {
+        Self { of, asked: Cell::new(0), most, gives_blobs: true, gives_signatures: true }
+    }
+}
+
+fn unless_broken(goes_on: bool) -> Result<(), ExportError> {
+    if goes_on { Ok(()) } else { Err(ExportError::Unreachable { reason: "it was killed".into() }) }
+}
+
+impl Source for Breaking<'_> {
     fn checkpoints(&self) -> Result<Vec<Vec<u8>>, ExportError> {
         self.of.checkpoints()
     }
@@ -205,14 +217,13 @@ impl Source for Counting<'_> {
     ) -> Result<(), ExportError> {
         self.of.leaves(range, &mut |index, octets| {
             self.asked.set(self.asked.get() + 1);
-            if self.asked.get() > self.most {
-                return Err(ExportError::Unreachable { reason: "it was killed".into() });
-            }
+            unless_broken(self.asked.get() <= self.most)?;
             visit(index, octets)
         })
     }
 
     fn blob(&self, digest: Digest) -> Result<Box<dyn Read + '_>, ExportError> {
+        unless_broken(self.gives_blobs)?;
         self.of.blob(digest)
     }
 
@@ -222,6 +233,7 @@ impl Source for Counting<'_> {
         wanted: &dyn Fn(u64) -> bool,
         visit: &mut dyn FnMut(u64, &[u8; 64]) -> Result<(), ExportError>,
     ) -> Result<(), ExportError> {
+        unless_broken(self.gives_signatures)?;
         self.of.signatures(range, wanted, visit)
     }
 }
@@ -236,7 +248,7 @@ fn an_export_is_brought_up_to_date_and_comes_out_as_one_made_anew() {
         let before = large.size();
         large.fixture.sign_all(devices, hand_over);
         let reader = large.fixture.reader();
-        let source = |most| Counting { of: StoreSource(&*reader), asked: Cell::new(0), most };
+        let source = |most| Breaking::after(most, StoreSource(&*reader));
         // It is interrupted once, and gone on with.
         let interrupted = source(100);
         assert!(export(&interrupted, &large.path("kept")).is_err());
@@ -254,48 +266,6 @@ fn an_export_is_brought_up_to_date_and_comes_out_as_one_made_anew() {
     }
 }
 
-/// A source that breaks off: after so many entries, or where it is asked for a document or for signatures.
-struct Breaking<'a> {
-    of: StoreSource<'a>,
-    left: Cell<u64>,
-    gives_blobs: bool,
-    gives_signatures: bool,
-}
-
-fn broken_off() -> ExportError {
-    ExportError::Unreachable { reason: "it was killed".into() }
-}
-
-impl Source for Breaking<'_> {
-    fn checkpoints(&self) -> Result<Vec<Vec<u8>>, ExportError> {
-        self.of.checkpoints()
-    }
-
-    fn leaves(
-        &self,
-        range: Range<u64>,
-        visit: &mut dyn FnMut(u64, &[u8]) -> Result<(), ExportError>,
-    ) -> Result<(), ExportError> {
-        self.of.leaves(range, &mut |index, octets| {
-            self.left.set(self.left.get().checked_sub(1).ok_or_else(broken_off)?);
-            visit(index, octets)
-        })
-    }
-
-    fn blob(&self, digest: Digest) -> Result<Box<dyn Read + '_>, ExportError> {
-        if self.gives_blobs { self.of.blob(digest) } else { Err(broken_off()) }
-    }
-
-    fn signatures(
-        &self,
-        range: Range<u64>,
-        wanted: &dyn Fn(u64) -> bool,
-        visit: &mut dyn FnMut(u64, &[u8; 64]) -> Result<(), ExportError>,
-    ) -> Result<(), ExportError> {
-        if self.gives_signatures { self.of.signatures(range, wanted, visit) } else { Err(broken_off()) }
-    }
-}
-
 #[test]
 fn an_export_that_was_broken_off_after_it_kept_some_is_whole_once_it_has_gone_on() {
     const KEEP_EVERY: u64 = 512;
@@ -305,13 +275,12 @@ fn an_export_that_was_broken_off_after_it_kept_some_is_whole_once_it_has_gone_on
         large.fixture.sign_all(from..from + 600, HandOver::AtOnce);
         large.export(&format!("anew-{round}"));
         let anew = files(&large.path(&format!("anew-{round}")));
-        for (n, (entries, gives_blobs, gives_signatures)) in
+        for (n, (most, gives_blobs, gives_signatures)) in
             [(1_000, true, true), (u64::MAX, false, true), (u64::MAX, true, false)].into_iter().enumerate()
         {
             let name = format!("kept-{n}");
             let reader = large.fixture.reader();
-            let of = StoreSource(&*reader);
-            let breaking = Breaking { of, left: Cell::new(entries), gives_blobs, gives_signatures };
+            let breaking = Breaking { gives_blobs, gives_signatures, ..Breaking::after(most, StoreSource(&*reader)) };
             let broke_off = export_keeping(&breaking, &large.path(&name), KEEP_EVERY).is_err();
             // Commands alone bring no new document.
             assert_eq!(broke_off, round == 0 || gives_blobs, "{round} {n}");

@@ -89,7 +89,7 @@ impl Folder {
             }
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 // Whole bundles stay; the last is written again with what has come since.
-                folder.earlier()?.map_or(0, |head| head.size / TILE_WIDTH * TILE_WIDTH)
+                folder.exported()?
             }
             Err(error) => return Err(failed("read it", &folder.path(PROGRESS), error)),
         };
@@ -127,6 +127,11 @@ impl Folder {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(failed("read it", &path, error)),
         }
+    }
+
+    /// How many entries are here of which everything is that they name: those of the export that was whole here, to the last multiple of 256.
+    pub(super) fn exported(&self) -> Result<u64, ExportError> {
+        Ok(self.earlier()?.map_or(0, |head| head.size / TILE_WIDTH * TILE_WIDTH))
     }
 
     /// What is here is no beginning of what is exported.

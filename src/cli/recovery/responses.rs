@@ -503,8 +503,7 @@ mod tests {
     #[test]
     fn messages_of_one_part_stay_as_they_came_and_what_cannot_be_read_is_told_once() {
         let all: Vec<Vec<u8>> = (0..20).map(|n| message(100 - n, n)).collect();
-        let lines = |all: &[Vec<u8>]| messages::canonical(all);
-        let parts = parts_of(format!("{}no message\n", lines(&all)).as_bytes());
+        let parts = parts_of(format!("{}no message\n", messages::canonical(&all)).as_bytes());
         assert_eq!(parts.len(), 1);
         assert_eq!(parts[0].messages.all(), all.iter().map(Vec::as_slice).collect::<Vec<_>>());
         assert_eq!(parts[0].unreadable.len(), 1);
@@ -512,7 +511,7 @@ mod tests {
         // As many as one part has, and one more.
         for (count, expected) in [(MESSAGES_MAX, 1), (MESSAGES_MAX + 1, 2)] {
             let all: Vec<Vec<u8>> = (0..count as u64).map(|n| message(n, n)).collect();
-            assert_eq!(parts_of(lines(&all).as_bytes()).len(), expected);
+            assert_eq!(parts_of(messages::canonical(&all).as_bytes()).len(), expected);
         }
         let many = "no message\n".repeat(MESSAGES_MAX + 1);
         assert_eq!(

@@ -82,7 +82,8 @@ pub fn may_import(fold: &Fold, by: &Actor) -> Result<(), Vec<Reason>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::fold::{Blobs, Change, MemoryBook};
+    use crate::domain::fold::tests::Lists;
+    use crate::domain::fold::{Change, MemoryBook};
 
     fn key(n: u8, until: &str) -> DeviceKey {
         DeviceKey {
@@ -94,25 +95,13 @@ mod tests {
         }
     }
 
-    struct NoBlobs;
-
-    impl Blobs for NoBlobs {
-        fn blob(&self, digest: Digest) -> Result<Vec<u8>, BookError> {
-            Err(BookError::BlobMissing { digest })
-        }
-
-        fn stream(&self, digest: Digest, _: &mut dyn FnMut(&[u8])) -> Result<(), BookError> {
-            Err(BookError::BlobMissing { digest })
-        }
-    }
-
     #[test]
     fn only_what_is_vouched_for_valid_now_and_not_known_is_taken_in() {
         let (long, soon) = ("9999-12-31T23:59:59Z", "2026-11-24T09:59:59Z");
         let at = "2026-11-24T10:00:00Z".parse().unwrap();
         let mut book = MemoryBook::default();
         let known = Change::DeviceKeys { entry: 3, keys: [key(1, long)].into() };
-        book.apply(&known, &NoBlobs).unwrap();
+        book.apply(&known, &Lists::default()).unwrap();
         let refused = Err((Some(key(5, long).device), "of another CA".to_owned()));
         let judged: Vec<Judged<'_>> = vec![
             (b"a", Ok(key(1, long))),

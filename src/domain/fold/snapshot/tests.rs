@@ -2,7 +2,8 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 
 use super::*;
-use crate::domain::fold::{Blobs, BookError, Change, MemoryBook};
+use crate::domain::fold::tests::Lists;
+use crate::domain::fold::{Change, MemoryBook};
 use crate::domain::names::{DeterminationId, DeviceId, KeyLabel};
 use crate::domain::policy::facts::{DeviceFacts, IntentState};
 use crate::domain::responses::{DeviceKey, Outcome, ResultLine};
@@ -90,18 +91,6 @@ fn pages_are_a_function_of_the_rows_whatever_way_they_came() {
     }
 }
 
-struct NoBlobs;
-
-impl Blobs for NoBlobs {
-    fn blob(&self, digest: Digest) -> Result<Vec<u8>, BookError> {
-        Err(BookError::BlobMissing { digest })
-    }
-
-    fn stream(&self, digest: Digest, _piece: &mut dyn FnMut(&[u8])) -> Result<(), BookError> {
-        Err(BookError::BlobMissing { digest })
-    }
-}
-
 #[test]
 fn rows_of_one_device_stay_together_whichever_of_them_came_first() {
     const TABLES: [Table; 4] = [Table::Device, Table::Earlier, Table::Response, Table::DeviceKey];
@@ -112,7 +101,7 @@ fn rows_of_one_device_stay_together_whichever_of_them_came_first() {
         number
     };
     let (mut book, mut pages) = (MemoryBook::default(), TABLES.map(WithParts::empty));
-    let label: KeyLabel = "recovery-1".parse().unwrap();
+    let (label, none): (KeyLabel, _) = ("recovery-1".parse().unwrap(), Lists::default());
     let at = |seconds: u64| Timestamp::from_unix_ms(i64::try_from(seconds * 1_000).unwrap()).unwrap();
     for entry in 0..150 {
         let mut keys = Vec::new();
@@ -121,7 +110,7 @@ fn rows_of_one_device_stay_together_whichever_of_them_came_first() {
             let counter = next();
             for state in [IntentState::Open, IntentState::Signed] {
                 let facts = DeviceFacts { state, ..facts(counter) };
-                book.apply(&Change::Device { key: label.clone(), device, facts }, &NoBlobs).unwrap();
+                book.apply(&Change::Device { key: label.clone(), device, facts }, &none).unwrap();
             }
             let mut point = [4; 65];
             point[1..9].copy_from_slice(&next().to_be_bytes());
@@ -129,12 +118,11 @@ fn rows_of_one_device_stay_together_whichever_of_them_came_first() {
             keys.push(DeviceKey { device, point, device_ca: Digest([7; 32]), from, until });
         }
         keys.sort_unstable();
-        let said: Vec<_> = keys.iter().map(|key| (key.device, Outcome::Recovered)).collect();
-        let lines = said.iter().map(|(device, outcome)| ResultLine::new(Some(*device), Some(entry), *outcome, ""));
-        let lines = lines.collect();
+        let line = |key: &DeviceKey| ResultLine::new(Some(key.device), Some(entry), Outcome::Recovered, "");
+        let lines = keys.iter().map(line).collect();
         let determination = DeterminationId([u8::try_from(entry % 3).unwrap(); 16]);
-        book.apply(&Change::Responses { determination, entry, lines }, &NoBlobs).unwrap();
-        book.apply(&Change::DeviceKeys { entry, keys: keys.into() }, &NoBlobs).unwrap();
+        book.apply(&Change::Responses { determination, entry, lines }, &none).unwrap();
+        book.apply(&Change::DeviceKeys { entry, keys: keys.into() }, &none).unwrap();
         for (table, pages) in TABLES.into_iter().zip(&mut pages) {
             let changed = book.take_changed(table);
             let Ok(()) = pages.renew(changed.iter().map(Vec::as_slice), &book);

@@ -634,11 +634,9 @@ fn intend(
     for wanted in wanted {
         let last = recorder.device(&job.key, wanted.device)?;
         if job.kept.is_none()
-            && let Some(again) = recorded_before(recorder, job, &wanted, last.as_ref())?
+            && let Some((again, at)) = recorded_before(recorder, job, &wanted, last.as_ref())?
         {
-            handed.extend(
-                again.intent.filter(|_| matches!(again.outcome, ToldOutcome::Signed(_))).map(|at| (at, at + 1)),
-            );
+            handed.extend(matches!(again.outcome, ToldOutcome::Signed(_)).then_some((at, at + 1)));
             told.push(again);
             continue;
         }

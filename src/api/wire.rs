@@ -831,6 +831,19 @@ impl Summary {
         } += 1;
     }
 
+    /// Counts what another answer has.
+    pub fn add(&mut self, more: &Self) {
+        let Self { intents, signed, withheld, failed, not_signed, unknown, refused, left } = *more;
+        self.intents += intents;
+        self.signed += signed;
+        self.withheld += withheld;
+        self.failed += failed;
+        self.not_signed += not_signed;
+        self.unknown += unknown;
+        self.refused += refused;
+        self.left += left;
+    }
+
     /// All that are not signed.
     pub fn others(&self) -> u64 {
         let Self { intents: _, signed: _, withheld, failed, not_signed, unknown, refused, left } = *self;

@@ -268,7 +268,7 @@ impl Walk<'_> {
             Fields { device: intent.device, counter: intent.counter, intent: place, template }
         };
         if !self.outs.contains_key(&determination) {
-            let opened = self.open(determination, at)?;
+            let opened = self.open(determination, at, export.head().size)?;
             self.outs.insert(determination, opened);
         }
         if let Some((header, out)) = self.outs.get_mut(&determination) {
@@ -281,8 +281,8 @@ impl Walk<'_> {
         Ok(())
     }
 
-    fn open(&self, determination: DeterminationId, at: u64) -> Result<(Header, Out), CliError> {
-        let LedgerCommands { request, device, out, how, .. } = self.args;
+    fn open(&self, determination: DeterminationId, at: u64, size: u64) -> Result<(Header, Out), CliError> {
+        let LedgerCommands { request, out, how, .. } = self.args;
         let is_of_one = self.args.determination.is_some() || request.is_some();
         let is_stdout = out.as_os_str() == "-";
         if !is_of_one && is_stdout && !self.outs.is_empty() {
@@ -304,8 +304,9 @@ impl Walk<'_> {
         };
         let templates = determined.templates.keys().cloned().collect();
         let header = Header { origin, determination, request: *request, key, spki_sha256, templates };
-        let order = if device.is_some() { Order::Any } else { Order::InOrder };
-        let mut out = Out::open(Some(&path), *how, Format::Container, *request, order)?;
+        // An export may lack what was not released yet: a fetch does not go on after its last.
+        let mut out = Out::open(Some(&path), *how, Format::Container, *request, Order::Any)?;
+        out.covered_by(size)?;
         out.begin(&header)?;
         Ok((header, out))
     }

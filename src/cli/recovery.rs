@@ -18,12 +18,15 @@ use crate::api::client::{Answered, ClientError, Commands};
 use crate::api::routes::Verb;
 use crate::api::wire::{self, Item, ItemOutcome, StoppedLine, Summary, SummaryLine};
 use crate::domain::ledger::entry::Reason;
-use crate::domain::names::{DeterminationId, RequestId};
+use crate::domain::names::{DeterminationId, DeviceId, RequestId};
 use out::files::Order;
 use out::{As, EACH_MAX, Format, Out};
 
 /// Commands that are not signed are shown with every reason, up to so many; `--output json` shows all.
 const SHOWN_MAX: u64 = 20;
+
+/// Devices that are asked for by name at a time: two megabytes of names.
+const AGAIN_MAX: usize = 100_000;
 
 /// Sign recovery commands, and settle those of unknown outcome.
 #[derive(Subcommand, Debug)]
@@ -279,7 +282,7 @@ impl Sign {
         if self.change.dry_run {
             return context.would_send(Verb::Post, path, Some(&ask));
         }
-        take(context, context.client.post_for_commands(path, &ask).await?, out).await
+        take(context, context.client.post_for_commands(path, &ask).await?, out, None).await
     }
 }
 
@@ -330,17 +333,20 @@ impl Settle {
         if self.change.dry_run {
             return context.would_send(Verb::Post, path, Some(&ask));
         }
-        take(context, context.client.post_for_commands(path, &ask).await?, out).await
+        take(context, context.client.post_for_commands(path, &ask).await?, out, None).await
     }
 }
 
-/// Takes the answer as it comes. What was taken is kept, also when the rest is cut.
-async fn take(context: &Context, mut commands: Commands, mut out: Out) -> Result<Exit, CliError> {
+/// Takes the answer as it comes. What was taken is kept, also when the rest is cut. `again` is where what did not come before is asked for.
+async fn take(context: &Context, mut commands: Commands, mut out: Out, again: Option<&str>) -> Result<Exit, CliError> {
     let mut taken = Taken::default();
-    let ended = receive(context, &mut commands, &mut out, &mut taken).await;
+    let mut ended = receive(context, &mut commands, &mut out, &mut taken).await;
     let is_stdout = matches!(out, Out::Stdout(_));
-    let summary = commands.summary();
-    let stopped = commands.stopped().to_vec();
+    let mut summary = commands.summary();
+    let mut stopped = commands.stopped().to_vec();
+    if let (Some(path), Some(summary), true, true) = (again, &mut summary, ended.is_ok(), stopped.is_empty()) {
+        ended = ask_again(context, path, &mut out, &mut taken, (summary, &mut stopped)).await;
+    }
     let is_whole = ended.is_ok() && summary.is_some();
     if is_whole && is_stdout {
         if !stopped.is_empty() {
@@ -350,7 +356,8 @@ async fn take(context: &Context, mut commands: Commands, mut out: Out) -> Result
             out.line(context, &json(&SummaryLine { summary }))?;
         }
     }
-    let is_all = is_whole && stopped.is_empty();
+    let is_sum = |summary: Summary| Summary { intents: 0, ..summary } == Summary { intents: 0, ..taken.counted };
+    let is_all = is_whole && stopped.is_empty() && summary.is_none_or(is_sum);
     let covering = if is_all && matches!(out, Out::Files(_)) { Some(out::covering(context).await?) } else { None };
     let finished = out.finish(context, is_all, covering);
     let hidden = taken.counted.others().saturating_sub(SHOWN_MAX);
@@ -374,11 +381,37 @@ async fn take(context: &Context, mut commands: Commands, mut out: Out) -> Result
     } else if !is_stdout {
         context.print.answer(&summary, |text| counts(&summary, text))?;
     }
-    if (Summary { intents: 0, ..summary }) != (Summary { intents: 0, ..taken.counted }) {
+    if !is_sum(summary) {
         let why = format!("its summary is {summary:?}, its parts come to {:?}", taken.counted);
         return Err(ClientError::Answer { why }.into());
     }
     Ok(exit(&summary, !stopped.is_empty()))
+}
+
+/// Asks for the commands that were unknown or withheld when the folder was written before, by the names of their Devices.
+async fn ask_again(
+    context: &Context,
+    path: &str,
+    out: &mut Out,
+    taken: &mut Taken,
+    (summary, stopped): (&mut Summary, &mut Vec<Reason>),
+) -> Result<(), CliError> {
+    let awaited: Vec<DeviceId> = out.take_awaited().into_iter().collect();
+    if !awaited.is_empty() {
+        context.print.note(&format!("asking again for {} that had no command before", awaited.len()));
+    }
+    for devices in awaited.chunks(AGAIN_MAX) {
+        let ask = wire::RecoveryFetch { after: None, devices: Some(devices.to_vec()), follow: false };
+        let mut commands = context.client.post_for_commands(path, &ask).await?;
+        receive(context, &mut commands, out, taken).await?;
+        let lines = taken.counted.signed + taken.counted.others();
+        summary.add(&commands.summary().ok_or(ClientError::Cut { lines })?);
+        stopped.extend_from_slice(commands.stopped());
+        if !stopped.is_empty() {
+            break;
+        }
+    }
+    Ok(())
 }
 
 async fn receive(context: &Context, commands: &mut Commands, out: &mut Out, taken: &mut Taken) -> Result<(), CliError> {
@@ -434,6 +467,9 @@ impl Taken {
         if item.outcome == ItemOutcome::Signed {
             let why = format!("{} is signed, and its command is not there", item.device);
             return Err(ClientError::Answer { why }.into());
+        }
+        if let ItemOutcome::Unknown | ItemOutcome::Withheld = item.outcome {
+            out.awaits(item.device);
         }
         if out.line(context, &json(item))? {
             return Ok(());

@@ -8,11 +8,12 @@ use crate::domain::certificates::signature::PublicKey;
 use crate::domain::commands::{self, CommandOctets, RebuildError};
 use crate::domain::fold::Fold;
 use crate::domain::gbcs;
-use crate::domain::ledger::entry::{Actor, Event, Intent, Reason, Released};
+use crate::domain::ledger::entry::{Actor, Entry, Event, Intent, Reason, Released};
 use crate::domain::names::{DeterminationId, DeviceId, Digest, KeyLabel, KeyUse, RequestId};
 use crate::domain::policy::facts::{DeviceFacts, IntentState, Wanted, WantedForm};
 use crate::domain::policy::rules::{self, BatchFacts, Refusal};
 use crate::recorder::{CannotRecord, Recorder};
+use crate::store::{Reader, StoreError};
 
 /// Whether what was signed for a Device may be handed over, where its batch may.
 pub(super) fn release_to(recorder: &Recorder, job: &Job, device: DeviceId) -> Result<(), Vec<Reason>> {
@@ -115,13 +116,39 @@ fn joined(mut ranges: Vec<(u64, u64)>) -> Vec<(u64, u64)> {
     joined
 }
 
-/// What the ledger has for a Device from an earlier run of the same request: told again, and never signed again.
+/// Where a request has the command of an intent: that intent if it is its own, or else the request's last at the same octets, which this
+/// one, a further attempt of another request, may have settled. None if the request has no such.
+fn place_of(reader: &dyn Reader, request: RequestId, at: u64) -> Result<Option<u64>, StoreError> {
+    let read = |index: u64| -> Result<Option<Event>, StoreError> {
+        let leaf = reader.leaf(index)?;
+        Ok(Entry::from_leaf(&leaf).ok().map(|entry| entry.event))
+    };
+    let is_own = |intent: &Intent| -> Result<bool, StoreError> {
+        Ok(matches!(read(intent.batch)?, Some(Event::Batch(batch)) if batch.request == request))
+    };
+    let Some(Event::Intent(intent)) = read(at)? else { return Ok(None) };
+    if is_own(&intent)? {
+        return Ok(Some(at));
+    }
+    if intent.attempt > 1 {
+        for place in reader.intents_of(intent.device)?.into_iter().rev().skip_while(|place| *place >= at) {
+            let Some(Event::Intent(before)) = read(place)? else { continue };
+            if before.command == intent.command && is_own(&before)? {
+                return Ok(Some(place));
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// What the ledger has for a Device from an earlier run of the same request: told again, and never signed again. With the intent that was
+/// signed, or not.
 pub(super) fn recorded_before(
     recorder: &Recorder,
     job: &mut Job,
     wanted: &Wanted,
     last: Option<&DeviceFacts>,
-) -> Result<Option<Told>, CannotRecord> {
+) -> Result<Option<(Told, u64)>, CannotRecord> {
     let Some(last) = last.filter(|last| job.repeated && last.determination == job.determination) else {
         return Ok(None);
     };
@@ -136,10 +163,14 @@ pub(super) fn recorded_before(
     let Some(entry) = intent_entry(recorder, last.intent)?.filter(|entry| entry.device == wanted.device) else {
         return Ok(None);
     };
-    // A further attempt belongs to the request that settled the unknown; whoever asked first gets its command all the same.
-    if entry.attempt == 1 && !is_own(recorder, job, entry.batch)? {
-        return Ok(None);
-    }
+    let place = if is_own(recorder, job, entry.batch)? {
+        Some(last.intent)
+    } else if entry.attempt > 1 {
+        place_of(recorder.store(), job.request, last.intent)?
+    } else {
+        None
+    };
+    let Some(place) = place else { return Ok(None) };
     let outcome = match (outcome, last.state) {
         (Some(outcome), _) => outcome,
         (None, IntentState::Left) => ToldOutcome::Left,
@@ -154,13 +185,8 @@ pub(super) fn recorded_before(
             None => return Ok(None),
         },
     };
-    Ok(Some(Told {
-        device: wanted.device,
-        template: Some(entry.template),
-        counter: Some(entry.counter),
-        intent: Some(last.intent),
-        outcome,
-    }))
+    let (template, counter) = (Some(entry.template), Some(entry.counter));
+    Ok(Some((Told { device: wanted.device, template, counter, intent: Some(place), outcome }, last.intent)))
 }
 
 /// Whether a batch belongs to this request.

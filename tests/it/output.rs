@@ -18,8 +18,8 @@ use smkid::exercise::procedure::plain;
 use smkid::exercise::programs::{Daemon, signal};
 
 use crate::support::site::{
-    DEVICES, Handed, INCIDENT, Site, Which, ask_for, ask_for_all, device, lines, lines_and_stop, problem, rules,
-    settle_all, whole,
+    DEVICES, Handed, INCIDENT, Site, Which, ask_for, ask_for_all, device, device_list, lines, lines_and_stop, problem,
+    rules, settle_all, whole,
 };
 
 const SIGN: &str = "/v1/recovery/sign";
@@ -295,6 +295,111 @@ async fn what_a_kill_left_unknown_is_told_and_once_it_is_settled_its_request_get
     site.smkictl("recovery check fetched --ledger export").ok();
     site.smkictl(&format!("ledger commands export --request {request} --out again")).ok();
     assert!(contained(&site.path("again")) == commands(&items));
+    daemon.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_folder_gets_the_command_of_what_was_unknown_among_those_that_it_has() {
+    let site = Site::determined().await;
+    site.fault(Which::Recovery, Some("C_Sign 300 stop"));
+    let daemon = site.start_active().await;
+    let ask = ask_for_all(site.main());
+    let (client, sent) = (daemon.client.clone(), ask.clone());
+    let answer = tokio::spawn(async move { lines_and_stop(&client, SIGN, &sent).await });
+    site.reach(Which::Recovery, "C_Sign", 300).await;
+    daemon.kill().await.unwrap();
+    let _ = answer.await.unwrap();
+    site.fault(Which::Recovery, Some("C_Sign 0 stop"));
+    let daemon = site.start_active().await;
+    // The rest is signed, and lies in the folder behind what is unknown.
+    let (rest, _) = lines_and_stop(&daemon.client, SIGN, &ask).await.unwrap();
+    let unknown = rest.iter().filter(|item| item.outcome != ItemOutcome::Signed).count();
+    assert!(unknown > 0 && commands(&rest).len() == DEVICES as usize - unknown, "{unknown}");
+    let fetch = format!("recovery fetch {} --out folder --file-size 100", ask.request);
+    let first = site.smkictl(&fetch);
+    assert!(first.out.contains(&format!("unknown  {unknown}")), "{}\n{}", first.out, first.err);
+    let before = manifest(&site.path("folder"));
+    assert_eq!(before.commands, u64::from(DEVICES) - unknown as u64);
+    // Until it is settled, it is asked for, and what is there stays.
+    let again = site.smkictl(&fetch);
+    assert!(again.err.contains(&format!("asking again for {unknown} that had no command")), "{}", again.err);
+    assert_eq!(manifest(&site.path("folder")).files, before.files);
+    let found = site.smkictl("recovery check folder").ok();
+    assert!(found.out.contains(&format!("{unknown} Devices had no command yet")), "{}", found.out);
+
+    // A further attempt at the first comes to nothing, which leaves it as unknown as it was; the others are signed.
+    site.fault(Which::Recovery, Some("C_SignInit +1 return CKR_KEY_FUNCTION_NOT_PERMITTED"));
+    let settle = settle_all(site.main());
+    let settled = whole(lines(&daemon.client, SETTLE, &settle).await);
+    let failed: Vec<&Item> = settled.iter().filter(|item| item.outcome != ItemOutcome::Signed).collect();
+    assert!(settled.len() == unknown && !failed.is_empty() && failed.len() < unknown, "{failed:?}");
+    assert!(failed.iter().any(|item| item.outcome == ItemOutcome::Failed), "{failed:?}");
+    let left = failed.len();
+    let again = site.smkictl(&fetch);
+    assert!(again.out.contains(&format!("unknown  {left}")), "{}\n{}", again.out, again.err);
+    fs::write(site.path("failed.txt"), format!("{}\n", failed[0].device)).unwrap();
+    let of_settling = site.smkictl(&format!("recovery fetch {} --out settling", settle.request));
+    assert!(of_settling.out.contains(&format!("unknown  {left}")), "{}\n{}", of_settling.out, of_settling.err);
+
+    // Another attempt settles it, and whoever asked has it, whichever way it comes, in one place.
+    whole(lines(&daemon.client, SETTLE, &settle_all(site.main())).await);
+    site.smkictl(&fetch).ok();
+    site.smkictl(&format!("recovery fetch {} --out settling", settle.request)).ok();
+    assert_eq!(contained(&site.path("settling")).len(), unknown);
+    site.smkictl(&format!("recovery fetch {} --out one --devices failed.txt", ask.request)).ok();
+    site.smkictl(&format!("recovery fetch {} --out one", ask.request)).ok();
+    let all = whole(lines(&daemon.client, &fetch_path(ask.request), &wire::RecoveryFetch::default()).await);
+    assert_eq!(commands(&all).len(), DEVICES as usize);
+    assert!(contained(&site.path("folder")) == commands(&all) && contained(&site.path("one")) == commands(&all));
+    let sign = format!("recovery sign --determination {} --devices all --request {}", site.main(), ask.request);
+    site.smkictl(&format!("{sign} --out signed --format container")).ok();
+    site.smkictl(&format!("recovery fetch {} --out signed", ask.request)).ok();
+    assert!(contained(&site.path("signed")) == commands(&all));
+    site.smkictl("ledger export export").ok();
+    site.verify("export").ok();
+    site.smkictl(&format!("ledger commands export --request {} --out exported", ask.request)).ok();
+    site.smkictl(&format!("recovery fetch {} --out exported", ask.request)).ok();
+    assert!(contained(&site.path("exported")) == commands(&all));
+    for folder in ["folder", "settling", "one", "signed", "exported"] {
+        site.smkictl(&format!("recovery check {folder} --ledger export")).ok();
+    }
+    let found = site.smkictl("recovery check folder").ok();
+    assert!(!found.out.contains("awaited"), "{}", found.out);
+    let again = site.smkictl(&fetch).ok();
+    let last = all.iter().filter_map(|item| item.intent).max().unwrap();
+    assert!(again.err.contains(&format!("going on after intent {last}")), "{}", again.err);
+    daemon.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_a_request_signed_is_there_also_once_another_determination_has_signed_for_its_devices() {
+    let site = Site::determined().await;
+    site.fault(Which::Recovery, Some("C_Sign 3 stop"));
+    let daemon = site.start_active().await;
+    let ask = ask_for(site.main(), 0..4);
+    let (client, sent) = (daemon.client.clone(), ask.clone());
+    let answer = tokio::spawn(async move { lines_and_stop(&client, SIGN, &sent).await });
+    site.reach(Which::Recovery, "C_Sign", 3).await;
+    daemon.kill().await.unwrap();
+    let _ = answer.await.unwrap();
+    site.fault(Which::Recovery, None);
+    let daemon = site.start_active().await;
+    // Some are unknown, and settled by another request; then all have another command, under another determination.
+    let settled = whole(lines(&daemon.client, SETTLE, &settle_all(site.main())).await);
+    assert!(!settled.is_empty());
+    let all = wire::RecoveryFetch::default();
+    let before = whole(lines(&daemon.client, &fetch_path(ask.request), &all).await);
+    assert_eq!(commands(&before).len(), 4, "{before:?}");
+    let second = site.determine(&daemon.client, 2, &device_list(0..4), |_| {}).await.form().id;
+    let other = ask_for(second, 0..4);
+    let others = whole(lines(&daemon.client, SIGN, &other).await);
+    assert_eq!(commands(&others).len(), 4, "{others:?}");
+    for devices in [None, Some((0..4).map(device).collect())] {
+        let fetch = wire::RecoveryFetch { devices, ..all.clone() };
+        assert!(whole(lines(&daemon.client, &fetch_path(ask.request), &fetch).await) == before);
+        assert!(commands(&whole(lines(&daemon.client, &fetch_path(other.request), &fetch).await)) == commands(&others));
+    }
+    site.verify_export("export");
     daemon.stop().await.unwrap();
 }
 

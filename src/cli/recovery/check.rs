@@ -44,6 +44,8 @@ struct Checked {
     commands: u64,
     determination: String,
     request: Option<String>,
+    /// Devices whose commands were unknown or withheld when it was fetched.
+    awaited: usize,
     /// Whether the commands were compared with the ledger.
     ledger: bool,
 }
@@ -79,6 +81,7 @@ impl Check {
                 .row("files", checked.files)
                 .row("determination", &checked.determination)
                 .some("request", checked.request.as_ref())
+                .some("awaited", (checked.awaited > 0).then(|| awaited(checked.awaited)).as_ref())
                 .row("ledger", if checked.ledger { "agrees with it" } else { "not compared; --ledger EXPORT does" });
         })?;
         Ok(Exit::Done)
@@ -123,6 +126,7 @@ impl Check {
             commands: manifest.commands,
             determination: of.determination.to_string(),
             request: of.request.map(|request| request.to_string()),
+            awaited: manifest.files.iter().map(|file| file.awaited.len()).sum(),
             ledger: ledger.is_some(),
         })
     }
@@ -194,6 +198,12 @@ impl Check {
             None => Ok(()),
         }
     }
+}
+
+fn awaited(devices: usize) -> String {
+    format!(
+        "{devices} Devices had no command yet: unknown, or withheld; the same fetch into the folder asks for them again"
+    )
 }
 
 /// What is kept of a command, to compare it with the ledger.

@@ -53,6 +53,6 @@ impl Fetch {
         if change.dry_run {
             return context.would_send(Verb::Post, &path, Some(&ask));
         }
-        take(context, context.client.post_for_commands(&path, &ask).await?, out).await
+        take(context, context.client.post_for_commands(&path, &ask).await?, out, Some(&path)).await
     }
 }

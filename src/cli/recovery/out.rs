@@ -2,6 +2,7 @@
 
 pub(in crate::cli) mod files;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -15,7 +16,7 @@ use crate::domain::commands::container::{self, Fields, Header};
 use crate::domain::commands::manifest::{Covering, Format as Lies};
 use crate::domain::ledger::checkpoint::Checkpoint;
 use crate::domain::ledger::note::Note;
-use crate::domain::names::RequestId;
+use crate::domain::names::{DeviceId, RequestId};
 use files::{Files, Order};
 
 /// A file for each of more Devices than these takes longer than their signatures, and no tool lists such a folder: another format is to be
@@ -160,7 +161,31 @@ impl Out {
         }
     }
 
-    /// What the commands are from.
+    /// Whose commands did not come before, and are asked for by name once the others came.
+    pub(in crate::cli) fn take_awaited(&mut self) -> BTreeSet<DeviceId> {
+        match self {
+            Self::Files(files) => files.take_awaited(),
+            Self::Each(_) | Self::Stdout(_) | Self::Nowhere => BTreeSet::new(),
+        }
+    }
+
+    /// A Device came without its command, which may yet come: a later fetch into the same folder asks for it again.
+    pub(in crate::cli) fn awaits(&mut self, device: DeviceId) {
+        match self {
+            Self::Files(files) => files.awaits(device),
+            Self::Each(_) | Self::Stdout(_) | Self::Nowhere => {}
+        }
+    }
+
+    /// Refuses an export that is older than what lies in a folder.
+    pub(in crate::cli) fn covered_by(&self, size: u64) -> Result<(), CliError> {
+        match self {
+            Self::Files(files) => files.covered_by(size),
+            Self::Each(_) | Self::Stdout(_) | Self::Nowhere => Ok(()),
+        }
+    }
+
+    /// What the commands are from. A folder may be told the same again.
     pub(in crate::cli) fn begin(&mut self, header: &Header) -> Result<(), CliError> {
         match self {
             Self::Files(files) => files.begin(header),

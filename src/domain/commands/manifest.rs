@@ -5,10 +5,14 @@
 use serde::{Deserialize, Serialize};
 
 use super::container::Header;
-use crate::domain::names::Digest;
+use crate::domain::names::{DeviceId, Digest};
 
-/// The version that this program writes, and the only one it reads.
-pub const VERSION: u8 = 1;
+/// The version that this program writes. It reads [`VERSION_BEFORE`] too.
+pub const VERSION: u8 = 2;
+
+/// The version before, which is checked and not gone on with: it does not tell which Devices are awaited, and a command that another request
+/// settled may stand at another intent.
+pub const VERSION_BEFORE: u8 = 1;
 
 /// The name of a manifest in its folder.
 pub const NAME: &str = "manifest.json";
@@ -34,13 +38,14 @@ pub enum Format {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Folder {
-    /// [`VERSION`].
+    /// [`VERSION`], or [`VERSION_BEFORE`].
     pub version: u8,
     /// How commands lie in its files.
     pub format: Format,
     /// Where they are from.
     pub of: Header,
-    /// Whether the files have the commands in the order of their intents, without gaps: then a fetch goes on after the last.
+    /// Whether the files have the commands of all intents up to the last, but for those of Devices that are [`File::awaited`]: then a fetch goes on
+    /// after the last.
     pub in_order: bool,
 }
 
@@ -62,6 +67,10 @@ pub struct File {
     pub last_intent: u64,
     /// All of them, as half-open ranges in ascending order.
     pub intents: Vec<(u64, u64)>,
+    /// Devices whose command was unknown or withheld, and may yet come: told since the file before it was written. A fetch asks for them by name.
+    /// In a whole folder the last file has all of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub awaited: Vec<DeviceId>,
 }
 
 /// The checkpoint that covers what the files hold.
@@ -163,7 +172,7 @@ pub enum ManifestError {
         reason: String,
     },
     /// Another version.
-    #[error("it has version {found}; this program reads version {VERSION}")]
+    #[error("it has version {found}; this program reads versions {VERSION_BEFORE} and {VERSION}")]
     Version {
         /// What stands there.
         found: u8,
@@ -175,6 +184,12 @@ pub enum ManifestError {
         name: Box<str>,
         /// What is wrong.
         reason: &'static str,
+    },
+    /// Files share intents.
+    #[error("{twice} of its commands lie in more than one file: remove the folder, and fetch into another")]
+    Twice {
+        /// How many.
+        twice: u64,
     },
     /// The sum of the files is another.
     #[error("its files hold {found} commands, it says {expected}")]
@@ -194,6 +209,10 @@ impl Manifest {
         check_version(&this.folder)?;
         this.files.iter().try_for_each(check_file)?;
         let found = this.files.iter().fold(0_u64, |all, file| all.saturating_add(file.commands));
+        let places = Ranges::of(&this.files).ranges().iter().fold(0_u64, |all, (from, until)| all + (until - from));
+        if places != found {
+            return Err(ManifestError::Twice { twice: found - places });
+        }
         if found == this.commands { Ok(this) } else { Err(ManifestError::Count { expected: this.commands, found }) }
     }
 }
@@ -220,7 +239,11 @@ pub fn parse_partial(octets: &[u8]) -> Result<Option<(Folder, Vec<File>)>, Manif
 }
 
 fn check_version(folder: &Folder) -> Result<(), ManifestError> {
-    if folder.version == VERSION { Ok(()) } else { Err(ManifestError::Version { found: folder.version }) }
+    if [VERSION, VERSION_BEFORE].contains(&folder.version) {
+        Ok(())
+    } else {
+        Err(ManifestError::Version { found: folder.version })
+    }
 }
 
 fn check_file(file: &File) -> Result<(), ManifestError> {

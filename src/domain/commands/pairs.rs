@@ -3,7 +3,8 @@
 //!
 //! A command stands in one place, that of an intent of the request that asked for it. Where what became of that intent is unknown, a further
 //! attempt, for the same octets, may settle it. If that is the request's own, it stands in a place of its own; one of another request
-//! stands in the place of the last that was unknown.
+//! stands in the place of the request's last. So a place says which request, and whoever has all up to a place lacks only what was unknown,
+//! or was withheld.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -72,7 +73,7 @@ struct Waiting<T> {
 pub struct Pairs<T = ()> {
     batches: HashMap<u64, Whose>,
     waiting: VecDeque<Waiting<T>>,
-    /// The last place of those octets of which nobody knows whether they were signed.
+    /// The last place of those octets of which nobody knows whether they were signed: also where a further attempt came to nothing.
     unknown: HashMap<Digest, u64>,
 }
 
@@ -114,6 +115,9 @@ impl<T> Pairs<T> {
         match result {
             SignResult::Unknown(_) => drop(self.unknown.insert(waiting.intent.command, waiting.place)),
             SignResult::Signed(_) => drop(self.unknown.remove(&waiting.intent.command)),
+            SignResult::Failed(_) | SignResult::NotSigned(_) if waiting.intent.attempt > 1 => {
+                self.unknown.insert(waiting.intent.command, waiting.place);
+            }
             SignResult::Failed(_) | SignResult::NotSigned(_) => {}
         }
         waiting.result = Some(result);

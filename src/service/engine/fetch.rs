@@ -322,6 +322,19 @@ enum Ended {
     Failed(Failure),
 }
 
+/// What was tried for a Device after an own intent that was not signed.
+enum Tried {
+    Nothing,
+    /// The same octets, by the request itself.
+    Again,
+    /// Other octets, by the request itself.
+    Otherwise,
+    /// The same octets, by another request, signed there.
+    Signed(u64, Intent),
+    /// The same octets, by another request, to no end.
+    Further(u64, Intent),
+}
+
 struct Walk<'a> {
     reader: &'a SqliteReader,
     wanted: Wanted,
@@ -356,7 +369,8 @@ impl Walk<'_> {
             let Some(runs) = source.is_running() else { return stopping() };
             let mut size = self.reader.head()?.size;
             let Some(facts) = self.reader.request(self.wanted.request)? else { return Ok(Ended::Whole) };
-            // Whoever has all up to an intent has its outcome, and those of all before.
+            // Whoever has all up to an intent has its outcome, and those of all before. What was unknown or withheld of them is asked for by
+            // Device.
             next = next.max(facts.first_batch).max(self.wanted.after.map_or(0, |after| after.saturating_add(1)));
             if let Some(end) = source.ended_at().filter(|_| !runs) {
                 size = size.min(end);
@@ -478,16 +492,47 @@ impl Walk<'_> {
         Ok(whose == Whose::Asked)
     }
 
-    /// Whether the request has a further attempt at the octets of this intent: then that is told, and this is not.
-    fn comes_again(&mut self, at: u64, intent: &Intent) -> Result<bool, StoreError> {
-        for later in self.reader.intents_of(intent.device)?.into_iter().filter(|later| *later > at) {
-            let leaf = self.reader.leaf(later)?;
-            let Some(later) = Glance::at(&leaf).and_then(|glance| glance.read::<Intent>().ok()) else { continue };
-            if later.command == intent.command && self.is_own(later.batch)? {
-                return Ok(true);
-            }
+    /// What was tried after an own intent that was not signed.
+    fn tried_after(&mut self, at: u64, intent: &Intent) -> Result<Tried, StoreError> {
+        let mut tried = Tried::Nothing;
+        for later_at in self.reader.intents_of(intent.device)?.into_iter().filter(|later| *later > at) {
+            let Some(later) = self.intent(later_at)? else { continue };
+            let is_same = later.command == intent.command;
+            let is_own = self.is_own(later.batch)?;
+            tried = match tried {
+                _ if is_own && is_same => return Ok(Tried::Again),
+                Tried::Signed(at, intent) => Tried::Signed(at, intent),
+                // A row alone is nobody's word, but the signature is verified where it is handed over.
+                _ if later.attempt > 1 && is_same && self.reader.signature(later_at)?.is_some() => {
+                    Tried::Signed(later_at, later)
+                }
+                _ if is_own => Tried::Otherwise,
+                Tried::Otherwise => Tried::Otherwise,
+                _ if later.attempt > 1 && is_same => Tried::Further(later_at, later),
+                before => before,
+            };
         }
-        Ok(false)
+        Ok(tried)
+    }
+
+    fn intent(&self, at: u64) -> Result<Option<Intent>, StoreError> {
+        let leaf = self.reader.leaf(at)?;
+        Ok(Glance::at(&leaf).filter(|glance| glance.kind == b"intent").and_then(|glance| glance.read().ok()))
+    }
+
+    /// The outcome of an intent, which comes within a chunk or two; none while it is open.
+    fn result_of(&self, at: u64) -> Result<Option<SignResult>, StoreError> {
+        let mut result = None;
+        self.reader.leaves(at..self.reader.head()?.size, &mut |leaf| match Glance::at(leaf.octets)
+            .and_then(|glance| Step::at(leaf.index, &glance).ok().flatten())
+        {
+            Some(Step::Outcome(outcome)) if outcome.intent == at => {
+                result = Some(outcome.result);
+                ControlFlow::Break(())
+            }
+            Some(_) | None => ControlFlow::Continue(()),
+        })?;
+        Ok(result)
     }
 
     fn has_command(&self, device: DeviceId) -> Result<bool, StoreError> {
@@ -496,39 +541,54 @@ impl Walk<'_> {
             .is_some_and(|last| last.determination == self.wanted.determination && last.state == IntentState::Signed))
     }
 
-    /// What became of an intent of the request, told once for each Device: by its last.
+    /// What became of an own intent: told once for each command, and of what was not signed the last for each Device alone.
     fn settle(&mut self, settled: Settled) -> Result<(), StoreError> {
         let Settled { place: at, intent, result, .. } = settled;
-        let outcome = match result {
-            SignResult::Signed(signature) => return self.signed(at, at, intent, Some(signature)),
-            SignResult::Failed(why) => ToldOutcome::Failed(why.into()),
-            SignResult::NotSigned(why) => ToldOutcome::NotSigned(why.into()),
-            SignResult::Unknown(why) => ToldOutcome::Unknown(why.into()),
-        };
+        if let SignResult::Signed(signature) = result {
+            return self.signed(at, at, intent, Some(signature));
+        }
         let last = self.reader.device(&self.wanted.header.key, intent.device)?;
-        let last = last.filter(|last| last.determination == self.wanted.determination);
-        let outcome = match last {
-            Some(last) if last.intent > at => {
-                let leaf = self.reader.leaf(last.intent)?;
-                match Glance::at(&leaf).and_then(|glance| glance.read::<Intent>().ok()) {
-                    // It comes by itself.
-                    Some(later) if self.is_own(later.batch)? || self.comes_again(at, &intent)? => return Ok(()),
-                    // A further attempt belongs to the request that settled the unknown; this one gets its command all the same.
-                    Some(later) if later.attempt > 1 && later.command == intent.command => match last.state {
-                        IntentState::Signed => return self.signed(at, last.intent, later, None),
-                        IntentState::Left => ToldOutcome::Left,
-                        IntentState::Open | IntentState::Failed | IntentState::NotSigned | IntentState::Unknown => {
-                            outcome
-                        }
-                    },
-                    Some(_) | None => outcome,
-                }
+        if last.as_ref().is_none_or(|last| last.intent == at) {
+            return self.not_signed(at, (at, intent), Some(result));
+        }
+        match self.tried_after(at, &intent)? {
+            // It comes by itself.
+            Tried::Again | Tried::Otherwise => Ok(()),
+            // It belongs to the request that settled the unknown; this one gets its command all the same.
+            Tried::Signed(further, of) => self.signed(at, further, of, None),
+            Tried::Further(further, of) => {
+                let result = self.result_of(further)?;
+                self.not_signed(at, (further, of), result)
             }
-            Some(last) if last.state == IntentState::Left => ToldOutcome::Left,
-            Some(_) | None => outcome,
+            Tried::Nothing => self.not_signed(at, (at, intent), Some(result)),
+        }
+    }
+
+    /// What became of an attempt that has no signature.
+    fn not_signed(
+        &mut self,
+        place: u64,
+        (at, intent): (u64, Intent),
+        result: Option<SignResult>,
+    ) -> Result<(), StoreError> {
+        let last = self.reader.device(&self.wanted.header.key, intent.device)?;
+        let is_further = intent.attempt > 1;
+        // One before it may have been signed, and another may come.
+        let still =
+            |why: &str| ToldOutcome::Unknown(format!("an attempt before it is unknown, and of this one: {why}"));
+        let outcome = match result {
+            _ if last.is_some_and(|last| last.intent == at && last.state == IntentState::Left) => ToldOutcome::Left,
+            Some(SignResult::Signed(signature)) => return self.signed(place, at, intent, Some(signature)),
+            Some(SignResult::Unknown(why)) => ToldOutcome::Unknown(why.into()),
+            Some(SignResult::Failed(why) | SignResult::NotSigned(why)) if is_further => still(&why),
+            Some(SignResult::Failed(why)) => ToldOutcome::Failed(why.into()),
+            Some(SignResult::NotSigned(why)) => ToldOutcome::NotSigned(why.into()),
+            None if is_further => still("it is being signed"),
+            None => ToldOutcome::NotSigned("it is being signed".into()),
         };
         let Intent { template, device, counter, .. } = intent;
-        self.page.found.push(Found { place: at, signed_as: at, device, template, counter, what: What::Told(outcome) });
+        let what = What::Told(outcome);
+        self.page.found.push(Found { place, signed_as: at, device, template, counter, what });
         Ok(())
     }
 
@@ -586,42 +646,33 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// The commands of some Devices, found by these and not by the walk.
+    /// What the request has for some Devices, found by these and not by the walk: the same.
     fn devices(&mut self, devices: &[DeviceId], send: &Send<'_>) -> Result<Ended, StoreError> {
-        let mut intents = Vec::with_capacity(devices.len());
-        let (key, determination) = (self.wanted.header.key.clone(), self.wanted.determination);
+        let mut places = Vec::with_capacity(devices.len());
         for device in devices {
-            let last = self.reader.device(&key, *device)?;
-            match last.filter(|last| last.determination == determination) {
-                Some(last) => intents.push((last.intent, last.state)),
-                None => self.not_here(*device),
+            let before = places.len();
+            for at in self.reader.intents_of(*device)? {
+                let Some(intent) = self.intent(at)? else { continue };
+                if self.is_own(intent.batch)? {
+                    places.push(at);
+                }
+            }
+            if places.len() == before {
+                self.not_here(*device);
             }
         }
-        intents.sort_unstable_by_key(|(intent, _)| *intent);
-        intents.dedup_by_key(|(intent, _)| *intent);
+        places.sort_unstable();
+        places.dedup();
         let after = self.wanted.after;
-        for (at, state) in intents.into_iter().filter(|(at, _)| after.is_none_or(|after| *at > after)) {
-            let leaf = self.reader.leaf(at)?;
-            let Some(intent) = Glance::at(&leaf).and_then(|glance| glance.read::<Intent>().ok()) else { continue };
-            if intent.attempt == 1 && !self.is_own(intent.batch)? {
-                self.not_here(intent.device);
-            } else if state == IntentState::Signed {
-                self.signed(at, at, intent, None)?;
+        for place in places.into_iter().filter(|place| after.is_none_or(|after| *place > after)) {
+            let Some(intent) = self.intent(place)? else { continue };
+            if self.reader.signature(place)?.is_some() {
+                self.signed(place, place, intent, None)?;
             } else {
-                let outcome = match state {
-                    IntentState::Left => ToldOutcome::Left,
-                    IntentState::Unknown => {
-                        ToldOutcome::Unknown("what became of it is unknown; settle it first".into())
-                    }
-                    IntentState::Failed => {
-                        ToldOutcome::Failed(format!("the token failed; see entry {at} and its outcome"))
-                    }
-                    IntentState::NotSigned => ToldOutcome::NotSigned("it was never submitted to the token".into()),
-                    IntentState::Open | IntentState::Signed => ToldOutcome::NotSigned("it is being signed".into()),
-                };
-                let Intent { template, device, counter, .. } = intent;
-                let what = What::Told(outcome);
-                self.page.found.push(Found { place: at, signed_as: at, device, template, counter, what });
+                match self.result_of(place)? {
+                    Some(result) => self.settle(Settled { place, signed_as: place, intent, result, with: () })?,
+                    None => self.not_signed(place, (place, intent), None)?,
+                }
             }
             if self.page.is_full() && send(self.take_page()).is_break() {
                 return Ok(Ended::Left);

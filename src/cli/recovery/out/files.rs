@@ -4,6 +4,7 @@
 //! whatever ends the program, no file looks whole that is not, and what is whole is not fetched again. Syncing is a thread's: a file of some
 //! hundred megabytes takes seconds, in which the next one fills.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::num::NonZeroU64;
@@ -24,7 +25,7 @@ use crate::domain::commands::container::{self, Fields, Header};
 use crate::domain::commands::manifest::{
     self, Covering, File as Entered, Folder, Format, Manifest, NAME, PARTIAL_NAME, Ranges, VERSION,
 };
-use crate::domain::names::{Digest, RequestId};
+use crate::domain::names::{DeviceId, Digest, RequestId};
 
 /// Octets that are written together.
 const BUFFER_LEN: usize = 1024 * 1024;
@@ -60,7 +61,15 @@ pub(in crate::cli) struct Files {
     order: Order,
     /// What was there, and is whole.
     known: Option<(Folder, Vec<Entered>)>,
+    /// The size of the checkpoint over them, if they were all.
+    covered: Option<u64>,
     have: Ranges,
+    /// Whose command did not come before: asked for by name.
+    awaited: BTreeSet<DeviceId>,
+    /// Whose command did not come this time, and may yet come.
+    came_without: BTreeSet<DeviceId>,
+    /// Those of them that no file tells of yet.
+    not_entered: Vec<DeviceId>,
     header: Option<Header>,
     folder: Option<Folder>,
     entered: Vec<Entered>,
@@ -171,7 +180,7 @@ impl Files {
             }
             Err(error) => return Err(failed(path)(error.into())),
         }
-        let mut known = Self::known(path)?;
+        let (mut known, covered) = Self::known(path)?;
         if let Some((folder, files)) = &mut known {
             let other = |what: &str, found: String| {
                 CliError::Unfit(format!("{}: its files are of {what} {found}; choose another --out", path.display()))
@@ -182,6 +191,9 @@ impl Files {
             if folder.of.request != request {
                 let found = folder.of.request.map_or_else(|| "none".to_owned(), |request| request.to_string());
                 return Err(other("request", found));
+            }
+            if folder.version != VERSION {
+                return Err(other("version", folder.version.to_string()));
             }
             folder.in_order &= Self::keep_whole(path, files)?;
         }
@@ -194,7 +206,11 @@ impl Files {
             size,
             order,
             known,
+            covered,
             have,
+            awaited: files.iter().flat_map(|file| file.awaited.iter().copied()).collect(),
+            came_without: BTreeSet::new(),
+            not_entered: Vec::new(),
             header: None,
             folder: None,
             entered: files,
@@ -204,7 +220,7 @@ impl Files {
     }
 
     /// What manifest or partial manifest say is there.
-    fn known(path: &Path) -> Result<Option<(Folder, Vec<Entered>)>, CliError> {
+    fn known(path: &Path) -> Result<(Option<(Folder, Vec<Entered>)>, Option<u64>), CliError> {
         let wrong = |name: &str, error: manifest::ManifestError| {
             CliError::Unfit(format!("{}: {error}; choose another --out", path.join(name).display()))
         };
@@ -216,12 +232,12 @@ impl Files {
             };
             return if name == NAME {
                 let whole = Manifest::parse(&octets).map_err(|error| wrong(name, error))?;
-                Ok(Some((whole.folder, whole.files)))
+                Ok((Some((whole.folder, whole.files)), Some(whole.checkpoint.size)))
             } else {
-                manifest::parse_partial(&octets).map_err(|error| wrong(name, error))
+                Ok((manifest::parse_partial(&octets).map_err(|error| wrong(name, error))?, None))
             };
         }
-        Ok(None)
+        Ok((None, None))
     }
 
     /// Keeps the files that are there as they were entered. One that was entered and had not got its name yet gets it. Answers whether all are there.
@@ -251,19 +267,41 @@ impl Files {
         Ok(files.len() == before)
     }
 
-    /// After which intent one goes on, if all before it is there.
+    /// After which intent one goes on, if all before it is there, but for what is awaited.
     pub(in crate::cli) fn after(&self) -> Option<u64> {
         let in_order = self.known.as_ref().is_some_and(|(folder, _)| folder.in_order);
         self.have.ends().filter(|_| in_order && self.order == Order::InOrder).map(|(_, last)| last)
     }
 
+    /// Whose commands did not come before, and are not among those after [`Self::after`]: they are asked for by name, once the others came.
+    pub(in crate::cli) fn take_awaited(&mut self) -> BTreeSet<DeviceId> {
+        if self.after().is_none() {
+            return BTreeSet::new();
+        }
+        // What came this time may be asked for again.
+        self.have = Ranges::of(&self.entered);
+        std::mem::take(&mut self.awaited)
+    }
+
+    /// A Device came without its command, which may yet come.
+    pub(in crate::cli) fn awaits(&mut self, device: DeviceId) {
+        if self.came_without.insert(device) {
+            self.not_entered.push(device);
+        }
+    }
+
     /// Whether a command is in one of the files already.
     pub(in crate::cli) fn has(&self, intent: u64) -> bool {
-        self.have.has(intent)
+        self.have.has(intent) || self.current.as_ref().is_some_and(|current| current.intents.has(intent))
     }
 
     /// Now it is known what the files are of.
     pub(in crate::cli) fn begin(&mut self, header: &Header) -> Result<(), CliError> {
+        if let Some(begun) = &self.header {
+            let other =
+                || CliError::Unfit(format!("{}: what came is of {begun:?}, then of {header:?}", self.path.display()));
+            return if begun == header { Ok(()) } else { Err(other()) };
+        }
         let in_order = self.order == Order::InOrder && self.known.as_ref().is_none_or(|(folder, _)| folder.in_order);
         let folder = Folder { version: VERSION, format: self.format, of: header.clone(), in_order };
         if let Some((known, _)) = self.known.as_ref().filter(|(known, _)| known.of != folder.of) {
@@ -274,6 +312,7 @@ impl Files {
                 known.of.origin
             )));
         }
+        self.remove_leftovers()?;
         let partial = self.path.join(PARTIAL_NAME);
         let mut lines = json_line(&folder);
         self.entered.iter().for_each(|file| lines.extend(json_line(file)));
@@ -288,12 +327,37 @@ impl Files {
         Ok(())
     }
 
+    /// Removes what was being written when somebody was killed: what is whole of it was given its name.
+    fn remove_leftovers(&self) -> Result<(), CliError> {
+        for entry in fs::read_dir(&self.path).map_err(failed(&self.path))? {
+            let entry = entry.map_err(failed(&self.path))?;
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            if name.starts_with(".commands-") && name.ends_with(".part") {
+                fs::remove_file(entry.path()).map_err(failed(&entry.path()))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses a ledger that is older than what lies here, before anything is changed.
+    pub(in crate::cli) fn covered_by(&self, size: u64) -> Result<(), CliError> {
+        match self.covered.filter(|covered| *covered > size) {
+            Some(covered) => Err(CliError::Unfit(format!(
+                "{}: its files are covered by a checkpoint of {covered} entries, and the export has {size}; choose another --out, or a \
+                 newer export",
+                self.path.display()
+            ))),
+            None => Ok(()),
+        }
+    }
+
     /// Puts a command.
     pub(in crate::cli) fn put(&mut self, fields: Fields, octets: &[u8]) -> Result<(), CliError> {
         let Some(header) = &self.header else { return Ok(()) };
         let mut current = match self.current.take() {
             Some(current) => current,
-            None => Current::create(&self.path, self.format, header, self.entered.len())?,
+            None => Current::create(&self.path, self.format, header, &self.entered)?,
         };
         match &mut current.container {
             Some(writer) => writer.command(fields, octets, &mut current.buffer),
@@ -317,7 +381,7 @@ impl Files {
 
     /// A file is whole: it is synced, entered and given its name meanwhile.
     fn close(&mut self, current: Current) -> Result<(), CliError> {
-        let whole = current.end(&self.path)?;
+        let whole = current.end(&self.path, std::mem::take(&mut self.not_entered))?;
         self.entered.push(whole.entered.clone());
         let Some(syncer) = &self.syncer else { return Ok(()) };
         if syncer.whole.send(whole).is_ok() {
@@ -340,7 +404,25 @@ impl Files {
             self.close(current)?;
         }
         self.syncer.take().map_or(Ok(()), Syncer::end)?;
-        let Some(folder) = self.folder else { return Ok(()) };
+        let Some(mut folder) = self.folder else { return Ok(()) };
+        if let Some(last) =
+            self.entered.iter().map(|file| file.last_intent).max().filter(|last| *last >= checkpoint.size)
+        {
+            return Err(CliError::Unfit(format!(
+                "{}: it has a command of entry {last}, and the checkpoint covers {} entries: it is older than what lies there. All commands \
+                 are kept; choose another --out",
+                self.path.display(),
+                checkpoint.size
+            )));
+        }
+        folder.in_order = self.order == Order::InOrder;
+        if folder.in_order {
+            // All was asked for: what is not here, or is awaited, and whoever was awaited before.
+            self.entered.iter_mut().for_each(|file| file.awaited.clear());
+            if let Some(last) = self.entered.last_mut() {
+                last.awaited.extend(self.came_without);
+            }
+        }
         let commands = self.entered.iter().map(|file| file.commands).sum();
         let manifest = Manifest { folder, files: self.entered, commands, checkpoint };
         let mut octets = serde_json::to_vec_pretty(&manifest).map_err(io::Error::from)?;
@@ -359,14 +441,16 @@ fn json_line(value: &impl serde::Serialize) -> Vec<u8> {
 }
 
 impl Current {
-    fn create(folder: &Path, format: Format, header: &Header, before: usize) -> Result<Self, CliError> {
+    fn create(folder: &Path, format: Format, header: &Header, before: &[Entered]) -> Result<Self, CliError> {
         let ending = match format {
             Format::Container => "smkicmd",
             Format::Ndjson => "ndjson",
             Format::Hex | Format::Each => "hex",
         };
-        // A file that was lost leaves its number free, in which another may lie.
-        let name = (before + 1..=usize::MAX)
+        // Behind the greatest number: a file that was lost leaves its own free, and one that is being synced has not got its name yet.
+        let number = |name: &str| name.strip_prefix("commands-")?.split('.').next()?.parse::<usize>().ok();
+        let last = before.iter().filter_map(|file| number(&file.name)).max().unwrap_or_default();
+        let name = (last + 1..=usize::MAX)
             .map(|number| format!("commands-{number:06}.{ending}"))
             .find(|name| !folder.join(name).exists())
             .expect("there are more numbers than files");
@@ -418,7 +502,7 @@ impl Current {
     }
 
     /// Writes what is left, and says what the file is.
-    fn end(mut self, folder: &Path) -> Result<Whole, CliError> {
+    fn end(mut self, folder: &Path, awaited: Vec<DeviceId>) -> Result<Whole, CliError> {
         if let Some(container) = self.container.take() {
             container.end_before_digest(&mut self.buffer);
             self.flush_all()?;
@@ -431,8 +515,16 @@ impl Current {
         let (first_intent, last_intent) = intents.ends().unwrap_or_default();
         let to = folder.join(&name);
         let intents = intents.ranges().to_vec();
-        let entered =
-            Entered { name: name.into(), octets: written, sha256, commands, first_intent, last_intent, intents };
+        let entered = Entered {
+            name: name.into(),
+            octets: written,
+            sha256,
+            commands,
+            first_intent,
+            last_intent,
+            intents,
+            awaited,
+        };
         Ok(Whole { file, from: path, to, entered })
     }
 }

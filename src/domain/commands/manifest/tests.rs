@@ -24,6 +24,7 @@ fn file(name: &str, intents: &[(u64, u64)]) -> File {
         first_intent: intents[0].0,
         last_intent: intents[intents.len() - 1].1 - 1,
         intents: intents.to_vec(),
+        awaited: Vec::new(),
     }
 }
 
@@ -95,6 +96,6 @@ fn a_manifest_whose_numbers_do_not_agree_is_none() {
     refused(File { first_intent: 4, ..good.clone() }, "are not those of its first");
     refused(File { commands: 5, ..good.clone() }, "are not those of its first");
     refused(File { intents: vec![(5, 9), (3, 5)], ..good.clone() }, "in ascending order");
-    let other = Folder { version: 2, ..folder() };
-    assert_eq!(parse_partial(&line(&other)), Err(ManifestError::Version { found: 2 }));
+    let other = Folder { version: 3, ..folder() };
+    assert_eq!(parse_partial(&line(&other)), Err(ManifestError::Version { found: 3 }));
 }

@@ -116,6 +116,13 @@ fn a_further_attempt_of_another_request_stands_in_the_place_of_the_last_unknown_
         ],
         &[(20, 20, false), (20, 30, false), (20, 40, false), (20, 50, true)],
     );
+    // One's own that comes to nothing is the last place all the same; and says itself that what stands before it is unknown.
+    for first in [&[][..], &[(20, Ok(intent(OWN, 1, 1))), (20, Err(unknown()))]] {
+        let further =
+            [(30, Ok(intent(OWN, 2, 1))), (30, Err(not_signed())), (40, Ok(intent(OTHER, 3, 1))), (40, Err(signed()))];
+        let told = if first.is_empty() { &[][..] } else { &[(20, 20, false)] };
+        check(&[first, &further].concat(), &[told, &[(30, 30, false), (30, 40, true)]].concat());
+    }
 }
 
 #[test]

@@ -132,9 +132,114 @@ fn a_file_that_was_entered_and_not_named_gets_its_name_and_a_lost_one_is_fetched
     // Not in order any more: all is asked for, and what is there is left as it is.
     assert_eq!((files.after(), files.has(3), files.has(4)), (None, false, true));
     files.begin(&header()).unwrap();
+    // In files of one command each: none of them takes the number of one that has not got its name yet, nor of one that is there.
+    files.size = FileSize::Commands(1);
     put(&mut files, 0..4);
     files.finish(COVERING).unwrap();
     assert_eq!(intents(path).into_iter().collect::<BTreeSet<_>>(), (0..8).collect());
+    let manifest = Manifest::parse(&fs::read(path.join(NAME)).unwrap()).unwrap();
+    let names: Vec<_> = manifest.files.iter().map(|file| &*file.name).collect();
+    assert_eq!(names, [2, 3, 4, 5, 6].map(|number| format!("commands-{number:06}.smkicmd")));
+}
+
+#[test]
+fn whose_command_did_not_come_is_asked_for_by_name_until_it_is_there_also_after_a_cut() {
+    let scratch = tempfile::tempdir().unwrap();
+    let path = scratch.path();
+    let size = FileSize::Commands(4);
+    let device = |intent: u64| DeviceId(Eui64(intent.to_be_bytes()));
+    let named = |intents: &[u64]| intents.iter().map(|intent| device(*intent)).collect::<BTreeSet<_>>();
+    let mut files = open(path, size).unwrap();
+    files.begin(&header()).unwrap();
+    put(&mut files, 10..15);
+    files.awaits(device(15));
+    files.awaits(device(16));
+    put(&mut files, 17..19);
+    // One that is told twice is one.
+    files.awaits(device(16));
+    put(&mut files, [19]);
+    files.awaits(device(20));
+    // It is cut here: what was told behind the last file comes again by itself.
+    files.keep().unwrap();
+    let mut files = open(path, size).unwrap();
+    assert_eq!((files.after(), files.take_awaited()), (Some(19), named(&[15, 16])));
+    drop(files);
+    let mut files = open(path, size).unwrap();
+    files.begin(&header()).unwrap();
+    files.awaits(device(20));
+    put(&mut files, [21]);
+    // Now by name: what came already is known, however it is asked for.
+    assert_eq!(files.take_awaited(), named(&[15, 16]));
+    files.begin(&header()).unwrap();
+    assert!(files.has(21) && files.has(19) && !files.has(16));
+    put(&mut files, [16]);
+    files.awaits(device(15));
+    files.finish(COVERING).unwrap();
+    let awaited = || {
+        let manifest = Manifest::parse(&fs::read(path.join(NAME)).unwrap()).unwrap();
+        manifest.files.into_iter().map(|file| file.awaited.into_iter().collect::<BTreeSet<_>>()).collect::<Vec<_>>()
+    };
+    assert_eq!(awaited(), [named(&[]), named(&[]), named(&[15, 20])], "the last file tells of all");
+    let mut files = open(path, size).unwrap();
+    assert_eq!(files.after(), Some(21));
+    files.begin(&header()).unwrap();
+    assert_eq!(files.take_awaited(), named(&[15, 20]));
+    put(&mut files, [15]);
+    files.finish(COVERING).unwrap();
+    // 20 was told of no more: it never comes.
+    assert!(awaited().iter().all(BTreeSet::is_empty));
+    assert_eq!(intents(path).into_iter().collect::<BTreeSet<_>>(), (10..22).filter(|intent| *intent != 20).collect());
+}
+
+#[test]
+fn a_folder_of_the_version_before_is_not_gone_on_with_for_it_does_not_say_what_it_lacks() {
+    let scratch = tempfile::tempdir().unwrap();
+    let path = scratch.path();
+    let size = FileSize::Commands(4);
+    let mut files = open(path, size).unwrap();
+    files.begin(&header()).unwrap();
+    put(&mut files, [0, 1, 3]);
+    files.finish(COVERING).unwrap();
+    let before = fs::read_to_string(path.join(NAME)).unwrap().replacen("\"version\": 2", "\"version\": 1", 1);
+    fs::write(path.join(NAME), &before).unwrap();
+    let error = open(path, size).err().unwrap().to_string();
+    assert!(error.contains("its files are of version 1; choose another --out"), "{error}");
+    assert_eq!(fs::read_to_string(path.join(NAME)).unwrap(), before);
+}
+
+#[test]
+fn an_export_that_is_older_than_a_folder_changes_nothing_in_it() {
+    let scratch = tempfile::tempdir().unwrap();
+    let path = scratch.path();
+    let size = FileSize::Commands(4);
+    let mut files = open(path, size).unwrap();
+    files.begin(&header()).unwrap();
+    put(&mut files, [0]);
+    files.finish(COVERING).unwrap();
+    let files = Files::open(path, Format::Container, size, Some(REQUEST), Order::Any).unwrap();
+    files.covered_by(COVERING.size).unwrap();
+    let error = files.covered_by(COVERING.size - 1).unwrap_err().to_string();
+    assert!(error.contains("covered by a checkpoint of 1000 entries, and the export has 999"), "{error}");
+    assert!(path.join(NAME).exists());
+}
+
+#[test]
+fn a_manifest_names_no_checkpoint_that_covers_less_than_its_files() {
+    let scratch = tempfile::tempdir().unwrap();
+    let path = scratch.path();
+    let finish = |intent: u64| {
+        let mut files = open(path, FileSize::Commands(4)).unwrap();
+        files.begin(&header()).unwrap();
+        put(&mut files, [intent]);
+        files.finish(COVERING).map_err(|error| error.to_string())
+    };
+    finish(COVERING.size - 1).unwrap();
+    let error = finish(COVERING.size).unwrap_err();
+    assert!(error.contains("it has a command of entry 1000, and the checkpoint covers 1000 entries"), "{error}");
+    assert!(
+        !path.join(NAME).exists() && intents(path) == [999, 1000],
+        "what lies there stays, and is not called whole"
+    );
 }
 
 #[test]
@@ -173,7 +278,7 @@ fn files_of_many_blocks_are_what_was_put_whatever_is_left_of_the_last() {
         let device = DeviceId(Eui64(intent.to_be_bytes()));
         files.put(Fields { device, counter: 7, intent, template: 0 }, &command(intent)).unwrap();
     }
-    files.finish(COVERING).unwrap();
+    files.finish(Covering { size: 2_000, ..COVERING }).unwrap();
     let manifest = Manifest::parse(&fs::read(path.join(NAME)).unwrap()).unwrap();
     let mut next = 0;
     for file in &manifest.files {

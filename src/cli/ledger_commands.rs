@@ -187,7 +187,8 @@ impl Walk<'_> {
             _ => match Step::at(index, &glance).map_err(unreadable)? {
                 Some(Step::Batch(at, batch)) if self.args.determination.is_none_or(|of| of == batch.determination) => {
                     let is_asked = self.args.request.is_none_or(|request| request == batch.request);
-                    self.pairs.batch(at, if is_asked { Whose::Asked } else { Whose::Other });
+                    let whose = if is_asked { Whose::Asked } else { Whose::Other };
+                    self.pairs.batch(at, whose, batch.determination);
                     self.batches.insert(at, batch);
                 }
                 Some(Step::Intent(at, intent)) => self.intent(export, at, intent)?,

@@ -396,12 +396,14 @@ async fn ask_again(
     taken: &mut Taken,
     (summary, stopped): (&mut Summary, &mut Vec<Reason>),
 ) -> Result<(), CliError> {
+    // What stands behind it came already; of what was recorded meanwhile one alone would hide the others before it.
+    let until = out.after();
     let awaited: Vec<DeviceId> = out.take_awaited().into_iter().collect();
     if !awaited.is_empty() {
         context.print.note(&format!("asking again for {} that had no command before", awaited.len()));
     }
     for devices in awaited.chunks(AGAIN_MAX) {
-        let ask = wire::RecoveryFetch { after: None, devices: Some(devices.to_vec()), follow: false };
+        let ask = wire::RecoveryFetch { devices: Some(devices.to_vec()), until, ..wire::RecoveryFetch::default() };
         let mut commands = context.client.post_for_commands(path, &ask).await?;
         receive(context, &mut commands, out, taken).await?;
         let lines = taken.counted.signed + taken.counted.others();

@@ -34,13 +34,16 @@ pub struct AnswerForm {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RecoveryFetch {
-    /// Only those after this intent: whoever has the commands up to one goes on there.
+    /// Only those after this intent: whoever has the commands up to one goes on there, and asks by Device for what was unknown or withheld.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<u64>,
     /// Only those of these Devices.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Vec<String>>)]
     pub devices: Option<Vec<DeviceId>>,
+    /// Of those Devices only what stands up to this intent: what comes after it is asked for with `after`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<u64>,
     /// Whether to go on until the request has come to its end.
     #[serde(default)]
     pub follow: bool,

@@ -126,7 +126,7 @@ impl Check {
             commands: manifest.commands,
             determination: of.determination.to_string(),
             request: of.request.map(|request| request.to_string()),
-            awaited: manifest.files.iter().map(|file| file.awaited.len()).sum(),
+            awaited: manifest.awaited(),
             ledger: ledger.is_some(),
         })
     }
@@ -355,13 +355,15 @@ fn compare(
         let found = match step {
             None => Ok(()),
             Some(Step::Batch(at, batch)) => {
-                pairs.batch(at, whose(&batch));
+                pairs.batch(at, whose(&batch), batch.determination);
                 Ok(())
             }
             Some(Step::Intent(at, intent)) => {
                 if pairs.whose(intent.batch).is_none() {
                     let batch = batch(ledger, intent.batch)?;
-                    pairs.batch(intent.batch, batch.as_ref().map_or(Whose::Elsewhere, whose));
+                    if let Some(batch) = batch {
+                        pairs.batch(intent.batch, whose(&batch), batch.determination);
+                    }
                 }
                 let agrees = said.get(&at).map_or(Ok(()), |said| {
                     seen += 1;

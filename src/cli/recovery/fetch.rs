@@ -45,7 +45,7 @@ impl Fetch {
         let order = if devices.is_some() { Order::Any } else { Order::InOrder };
         let out = out.filter(|_| !change.dry_run);
         let out = Out::open(out.as_deref(), how, Format::Container, Some(request), order)?;
-        let ask = wire::RecoveryFetch { after: out.after(), devices, follow };
+        let ask = wire::RecoveryFetch { after: out.after(), devices, until: None, follow };
         if let Some(after) = ask.after {
             context.print.note(&format!("going on after intent {after}: what is whole there is kept"));
         }

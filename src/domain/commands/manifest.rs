@@ -68,7 +68,7 @@ pub struct File {
     /// All of them, as half-open ranges in ascending order.
     pub intents: Vec<(u64, u64)>,
     /// Devices whose command was unknown or withheld, and may yet come: told since the file before it was written. A fetch asks for them by name.
-    /// In a whole folder the last file has all of them.
+    /// In a folder that is whole and in order the last file has all of them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub awaited: Vec<DeviceId>,
 }
@@ -214,6 +214,14 @@ impl Manifest {
             return Err(ManifestError::Twice { twice: found - places });
         }
         if found == this.commands { Ok(this) } else { Err(ManifestError::Count { expected: this.commands, found }) }
+    }
+}
+
+impl Manifest {
+    /// How many Devices had no command yet, if that is known: a folder that is not in order is asked for whole.
+    pub fn awaited(&self) -> usize {
+        let files = self.files.iter().filter(|_| self.folder.in_order);
+        files.map(|file| file.awaited.len()).sum()
     }
 }
 

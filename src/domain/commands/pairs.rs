@@ -10,7 +10,7 @@ use std::collections::{HashMap, VecDeque};
 
 use crate::domain::ledger::entry::{Batch, Intent, Outcome, SignResult};
 use crate::domain::ledger::glance::Glance;
-use crate::domain::names::Digest;
+use crate::domain::names::{DeterminationId, Digest};
 
 /// An entry that [`Pairs`] take in, and where it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,6 +64,7 @@ pub struct Settled<T = ()> {
 struct Waiting<T> {
     place: u64,
     at: u64,
+    determination: DeterminationId,
     intent: Intent,
     result: Option<SignResult>,
     with: T,
@@ -71,10 +72,11 @@ struct Waiting<T> {
 
 /// Pairs intents with their outcomes. What it holds is what waits (a few chunks), what is unknown, and a word for each batch.
 pub struct Pairs<T = ()> {
-    batches: HashMap<u64, Whose>,
+    batches: HashMap<u64, (Whose, DeterminationId)>,
     waiting: VecDeque<Waiting<T>>,
     /// The last place of those octets of which nobody knows whether they were signed: also where a further attempt came to nothing.
-    unknown: HashMap<Digest, u64>,
+    /// Of each determination alone: another's key may sign the same octets, which are then another command.
+    unknown: HashMap<(DeterminationId, Digest), u64>,
 }
 
 impl<T> Default for Pairs<T> {
@@ -85,24 +87,31 @@ impl<T> Default for Pairs<T> {
 
 impl<T> Pairs<T> {
     /// What the intents of a batch are, from here on.
-    pub fn batch(&mut self, index: u64, whose: Whose) {
-        self.batches.insert(index, whose);
+    pub fn batch(&mut self, index: u64, whose: Whose, determination: DeterminationId) {
+        self.batches.insert(index, (whose, determination));
     }
 
-    /// What they are, if anybody said so. Whoever begins in the middle of a ledger meets intents whose batch stands before that.
-    pub fn whose(&self, batch: u64) -> Option<Whose> {
+    /// What they are and of which determination, if anybody said so. Whoever begins in the middle of a ledger meets intents whose batch stands
+    /// before that.
+    pub fn of(&self, batch: u64) -> Option<(Whose, DeterminationId)> {
         self.batches.get(&batch).copied()
+    }
+
+    /// What they are.
+    pub fn whose(&self, batch: u64) -> Option<Whose> {
+        self.of(batch).map(|(whose, _)| whose)
     }
 
     /// The next intent. Of a batch of which nothing was said it does not matter.
     pub fn intent(&mut self, at: u64, intent: Intent, with: T) {
-        let place = match self.whose(intent.batch) {
-            Some(Whose::Asked) => Some(at),
-            Some(Whose::Other) if intent.attempt > 1 => self.unknown.get(&intent.command).copied(),
-            Some(Whose::Other | Whose::Elsewhere) | None => None,
+        let Some((whose, determination)) = self.of(intent.batch) else { return };
+        let place = match whose {
+            Whose::Asked => Some(at),
+            Whose::Other if intent.attempt > 1 => self.unknown.get(&(determination, intent.command)).copied(),
+            Whose::Other | Whose::Elsewhere => None,
         };
         if let Some(place) = place {
-            self.waiting.push_back(Waiting { place, at, intent, result: None, with });
+            self.waiting.push_back(Waiting { place, at, determination, intent, result: None, with });
         }
     }
 
@@ -112,11 +121,12 @@ impl<T> Pairs<T> {
         let Ok(at) = self.waiting.binary_search_by_key(&intent, |waiting| waiting.at) else { return };
         let waiting = &mut self.waiting[at];
         // Known at once, and not in its turn: the next attempt may come before what waits in front of it.
+        let command = (waiting.determination, waiting.intent.command);
         match result {
-            SignResult::Unknown(_) => drop(self.unknown.insert(waiting.intent.command, waiting.place)),
-            SignResult::Signed(_) => drop(self.unknown.remove(&waiting.intent.command)),
+            SignResult::Signed(_) => drop(self.unknown.remove(&command)),
+            SignResult::Unknown(_) => drop(self.unknown.insert(command, waiting.place)),
             SignResult::Failed(_) | SignResult::NotSigned(_) if waiting.intent.attempt > 1 => {
-                self.unknown.insert(waiting.intent.command, waiting.place);
+                self.unknown.insert(command, waiting.place);
             }
             SignResult::Failed(_) | SignResult::NotSigned(_) => {}
         }
@@ -126,7 +136,7 @@ impl<T> Pairs<T> {
     /// The next that came to its end, in the order of the intents: nothing while one before it waits.
     pub fn settled(&mut self) -> Option<Settled<T>> {
         self.waiting.front()?.result.as_ref()?;
-        let Waiting { place, at, intent, result, with } = self.waiting.pop_front()?;
+        let Waiting { place, at, determination: _, intent, result, with } = self.waiting.pop_front()?;
         Some(Settled { place, signed_as: at, intent, result: result?, with })
     }
 

@@ -97,6 +97,7 @@ struct Wanted {
     symmetric: Option<Arc<Keys>>,
     after: Option<u64>,
     devices: Option<Vec<DeviceId>>,
+    until: Option<u64>,
     follow: bool,
 }
 
@@ -156,7 +157,7 @@ impl Daemon {
         let Some(Entry { event: Event::Batch(Batch { determination, .. }), .. }) = batch.await? else {
             return Err(Failure::NotFound { what: format!("request {request}") });
         };
-        let wire::RecoveryFetch { after, devices, follow } = fetch;
+        let wire::RecoveryFetch { after, devices, until, follow } = fetch;
         let turn = self.fetches.take(follow)?;
         let (actor, keys) = (caller.actor(), Arc::clone(&self.keys));
         // Nothing is looked for that would not be handed over; the refusal is recorded once.
@@ -190,6 +191,7 @@ impl Daemon {
                 symmetric,
                 after,
                 devices,
+                until,
                 follow,
             };
             Ok(Ok((by, wanted)))
@@ -236,7 +238,7 @@ impl Daemon {
             let send = |page| pages.blocking_send(Ok(page)).map_or(ControlFlow::Break(()), ControlFlow::Continue);
             let mut walk = Walk { reader: &reader, wanted, pending: Pairs::default(), page: Page::default() };
             let walked = match walk.wanted.devices.take() {
-                Some(devices) => walk.devices(&devices, &send),
+                Some(devices) => walk.devices(devices, &send, &source),
                 None => walk.all(&send, &mut source),
             };
             let ended = match walked {
@@ -447,7 +449,7 @@ impl Walk<'_> {
         match seen {
             Seen::Step(Step::Batch(index, batch)) => {
                 let whose = self.whose(&batch);
-                self.pending.batch(index, whose);
+                self.pending.batch(index, whose, batch.determination);
             }
             Seen::Step(Step::Intent(at, intent)) => {
                 if self.is_own(intent.batch)? {
@@ -458,7 +460,8 @@ impl Walk<'_> {
                 self.pending.outcome(outcome);
                 // One outcome may end the wait of several chunks; a page has no more than its release has room for.
                 while let Some(settled) = self.pending.settled() {
-                    self.settle(settled)?;
+                    let Settled { place, intent, result, .. } = settled;
+                    self.settle(place, intent, Some(result))?;
                     if self.page.is_full() && send(self.take_page()).is_break() {
                         return Ok(ControlFlow::Break(()));
                     }
@@ -480,16 +483,20 @@ impl Walk<'_> {
         if batch.request == self.wanted.request { Whose::Asked } else { Whose::Elsewhere }
     }
 
-    /// Whether a batch belongs to the request.
-    fn is_own(&mut self, batch: u64) -> Result<bool, StoreError> {
-        if let Some(known) = self.pending.whose(batch) {
-            return Ok(known == Whose::Asked);
+    /// What a batch is to the request, and of which determination it is.
+    fn batch(&mut self, index: u64) -> Result<Option<(Whose, DeterminationId)>, StoreError> {
+        if self.pending.of(index).is_none() {
+            let leaf = self.reader.leaf(index)?;
+            if let Some(batch) = Glance::at(&leaf).and_then(|glance| glance.read::<Batch>().ok()) {
+                let whose = self.whose(&batch);
+                self.pending.batch(index, whose, batch.determination);
+            }
         }
-        let leaf = self.reader.leaf(batch)?;
-        let of = Glance::at(&leaf).and_then(|glance| glance.read::<Batch>().ok());
-        let whose = of.map_or(Whose::Elsewhere, |batch| self.whose(&batch));
-        self.pending.batch(batch, whose);
-        Ok(whose == Whose::Asked)
+        Ok(self.pending.of(index))
+    }
+
+    fn is_own(&mut self, batch: u64) -> Result<bool, StoreError> {
+        Ok(matches!(self.batch(batch)?, Some((Whose::Asked, _))))
     }
 
     /// What was tried after an own intent that was not signed.
@@ -497,8 +504,11 @@ impl Walk<'_> {
         let mut tried = Tried::Nothing;
         for later_at in self.reader.intents_of(intent.device)?.into_iter().filter(|later| *later > at) {
             let Some(later) = self.intent(later_at)? else { continue };
-            let is_same = later.command == intent.command;
-            let is_own = self.is_own(later.batch)?;
+            let of = self.batch(later.batch)?;
+            let is_own = matches!(of, Some((Whose::Asked, _)));
+            // Another determination's key may sign the same octets, which are then another command.
+            let is_same = later.command == intent.command
+                && of.is_some_and(|(_, determination)| determination == self.wanted.determination);
             tried = match tried {
                 _ if is_own && is_same => return Ok(Tried::Again),
                 Tried::Signed(at, intent) => Tried::Signed(at, intent),
@@ -542,29 +552,26 @@ impl Walk<'_> {
     }
 
     /// What became of an own intent: told once for each command, and of what was not signed the last for each Device alone.
-    fn settle(&mut self, settled: Settled) -> Result<(), StoreError> {
-        let Settled { place: at, intent, result, .. } = settled;
-        if let SignResult::Signed(signature) = result {
+    /// Without a result by what is known of it otherwise.
+    fn settle(&mut self, at: u64, intent: Intent, result: Option<SignResult>) -> Result<(), StoreError> {
+        if let Some(SignResult::Signed(signature)) = result {
             return self.signed(at, at, intent, Some(signature));
         }
         let last = self.reader.device(&self.wanted.header.key, intent.device)?;
         if last.as_ref().is_none_or(|last| last.intent == at) {
-            return self.not_signed(at, (at, intent), Some(result));
+            return self.not_signed(at, (at, intent), result);
         }
         match self.tried_after(at, &intent)? {
             // It comes by itself.
             Tried::Again | Tried::Otherwise => Ok(()),
             // It belongs to the request that settled the unknown; this one gets its command all the same.
             Tried::Signed(further, of) => self.signed(at, further, of, None),
-            Tried::Further(further, of) => {
-                let result = self.result_of(further)?;
-                self.not_signed(at, (further, of), result)
-            }
-            Tried::Nothing => self.not_signed(at, (at, intent), Some(result)),
+            Tried::Further(further, of) => self.not_signed(at, (further, of), None),
+            Tried::Nothing => self.not_signed(at, (at, intent), result),
         }
     }
 
-    /// What became of an attempt that has no signature.
+    /// What became of an attempt that has no signature. Without a result by what is known of its Device.
     fn not_signed(
         &mut self,
         place: u64,
@@ -572,12 +579,29 @@ impl Walk<'_> {
         result: Option<SignResult>,
     ) -> Result<(), StoreError> {
         let last = self.reader.device(&self.wanted.header.key, intent.device)?;
+        let state = last.filter(|last| last.intent == at).map(|last| last.state);
+        let result = match (result, state) {
+            (Some(result), _) => Some(result),
+            (None, Some(IntentState::Signed)) => return self.signed(place, at, intent, None),
+            (None, Some(IntentState::Open)) => None,
+            (None, Some(IntentState::Unknown | IntentState::Left)) => {
+                Some(SignResult::Unknown("what became of it is unknown; settle it first".into()))
+            }
+            (None, Some(IntentState::Failed)) => {
+                Some(SignResult::Failed(format!("the token failed; see entry {at} and its outcome").into()))
+            }
+            (None, Some(IntentState::NotSigned)) => {
+                Some(SignResult::NotSigned("it was never submitted to the token".into()))
+            }
+            // Something else was signed for the Device since.
+            (None, None) => self.result_of(at)?,
+        };
         let is_further = intent.attempt > 1;
         // One before it may have been signed, and another may come.
         let still =
             |why: &str| ToldOutcome::Unknown(format!("an attempt before it is unknown, and of this one: {why}"));
         let outcome = match result {
-            _ if last.is_some_and(|last| last.intent == at && last.state == IntentState::Left) => ToldOutcome::Left,
+            _ if state == Some(IntentState::Left) => ToldOutcome::Left,
             Some(SignResult::Signed(signature)) => return self.signed(place, at, intent, Some(signature)),
             Some(SignResult::Unknown(why)) => ToldOutcome::Unknown(why.into()),
             Some(SignResult::Failed(why) | SignResult::NotSigned(why)) if is_further => still(&why),
@@ -646,42 +670,56 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// What the request has for some Devices, found by these and not by the walk: the same.
-    fn devices(&mut self, devices: &[DeviceId], send: &Send<'_>) -> Result<Ended, StoreError> {
+    /// What the request has for some Devices, found by these and not by the walk: the same, in the order of the intents.
+    fn devices(&mut self, mut devices: Vec<DeviceId>, send: &Send<'_>, source: &Source) -> Result<Ended, StoreError> {
+        devices.sort_unstable();
+        devices.dedup();
         let mut places = Vec::with_capacity(devices.len());
-        for device in devices {
-            let before = places.len();
-            for at in self.reader.intents_of(*device)? {
-                let Some(intent) = self.intent(at)? else { continue };
-                if self.is_own(intent.batch)? {
-                    places.push(at);
+        for some in devices.chunks(PAGE_MAX) {
+            for device in some {
+                let before = places.len();
+                for at in self.reader.intents_of(*device)? {
+                    if let Some(intent) = self.intent(at)?
+                        && self.is_own(intent.batch)?
+                    {
+                        places.push(at);
+                    }
+                }
+                if places.len() == before {
+                    self.not_here(*device);
                 }
             }
-            if places.len() == before {
-                self.not_here(*device);
+            if let Some(ended) = self.hand_on(send, source) {
+                return Ok(ended);
             }
         }
         places.sort_unstable();
-        places.dedup();
-        let after = self.wanted.after;
-        for place in places.into_iter().filter(|place| after.is_none_or(|after| *place > after)) {
-            let Some(intent) = self.intent(place)? else { continue };
-            if self.reader.signature(place)?.is_some() {
-                self.signed(place, place, intent, None)?;
-            } else {
-                match self.result_of(place)? {
-                    Some(result) => self.settle(Settled { place, signed_as: place, intent, result, with: () })?,
-                    None => self.not_signed(place, (place, intent), None)?,
+        let (after, until) = (self.wanted.after, self.wanted.until);
+        places.retain(|at| after.is_none_or(|after| *at > after) && until.is_none_or(|until| *at <= until));
+        for some in places.chunks(PAGE_MAX) {
+            for at in some {
+                let Some(intent) = self.intent(*at)? else { continue };
+                if self.reader.signature(*at)?.is_some() {
+                    self.signed(*at, *at, intent, None)?;
+                } else {
+                    self.settle(*at, intent, None)?;
                 }
             }
-            if self.page.is_full() && send(self.take_page()).is_break() {
-                return Ok(Ended::Left);
+            if let Some(ended) = self.hand_on(send, source) {
+                return Ok(ended);
             }
         }
-        if !self.page.is_empty() && send(self.take_page()).is_break() {
-            return Ok(Ended::Left);
-        }
         Ok(Ended::Whole)
+    }
+
+    /// Hands on what was found so far: how it ends, if it ends here.
+    fn hand_on(&mut self, send: &Send<'_>, source: &Source) -> Option<Ended> {
+        if source.is_stopping() {
+            let text = "smkid is stopping; fetch the rest once it runs".to_owned();
+            return Some(Ended::Stopped(reason("stopping", text)));
+        }
+        let is_left = if self.page.is_empty() { source.pages.is_closed() } else { send(self.take_page()).is_break() };
+        is_left.then_some(Ended::Left)
     }
 
     fn not_here(&mut self, device: DeviceId) {

@@ -60,7 +60,7 @@ pub(in crate::cli) struct Files {
     size: FileSize,
     order: Order,
     /// What was there, and is whole.
-    known: Option<(Folder, Vec<Entered>)>,
+    known: Option<Known>,
     /// The size of the checkpoint over them, if they were all.
     covered: Option<u64>,
     have: Ranges,
@@ -76,6 +76,9 @@ pub(in crate::cli) struct Files {
     current: Option<Current>,
     syncer: Option<Syncer>,
 }
+
+/// A folder and its files, as a manifest has them.
+type Known = (Folder, Vec<Entered>);
 
 /// The file that is being written.
 struct Current {
@@ -219,8 +222,8 @@ impl Files {
         })
     }
 
-    /// What manifest or partial manifest say is there.
-    fn known(path: &Path) -> Result<(Option<(Folder, Vec<Entered>)>, Option<u64>), CliError> {
+    /// What manifest or partial manifest say is there; and the size of the checkpoint that a manifest has.
+    fn known(path: &Path) -> Result<(Option<Known>, Option<u64>), CliError> {
         let wrong = |name: &str, error: manifest::ManifestError| {
             CliError::Unfit(format!("{}: {error}; choose another --out", path.join(name).display()))
         };
@@ -427,6 +430,14 @@ impl Files {
         let manifest = Manifest { folder, files: self.entered, commands, checkpoint };
         let mut octets = serde_json::to_vec_pretty(&manifest).map_err(io::Error::from)?;
         octets.push(b'\n');
+        if octets.len() as u64 > MANIFEST_LEN_MAX {
+            return Err(CliError::Unfit(format!(
+                "{}: its manifest would have {} octets, and one has at most {MANIFEST_LEN_MAX}: most of the request was unknown or withheld. \
+                 All commands are kept",
+                self.path.display(),
+                octets.len()
+            )));
+        }
         replace(&self.path.join(NAME), &octets)?;
         let partial = self.path.join(PARTIAL_NAME);
         fs::remove_file(&partial).map_err(failed(&partial))?;

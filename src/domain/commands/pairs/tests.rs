@@ -1,9 +1,11 @@
 use super::*;
-use crate::domain::names::DeviceId;
+use crate::domain::names::{DeterminationId, DeviceId};
 
 const OWN: u64 = 10;
 const OTHER: u64 = 11;
 const ELSEWHERE: u64 = 12;
+/// Of another determination.
+const BESIDE: u64 = 13;
 
 fn intent(batch: u64, attempt: u32, command: u8) -> Intent {
     let device = DeviceId([0, 0, 0, 0, 0, 0, 0, command].into());
@@ -13,8 +15,9 @@ fn intent(batch: u64, attempt: u32, command: u8) -> Intent {
 fn pairs() -> Pairs {
     let mut pairs = Pairs::default();
     for (batch, whose) in [(OWN, Whose::Asked), (OTHER, Whose::Other), (ELSEWHERE, Whose::Elsewhere)] {
-        pairs.batch(batch, whose);
+        pairs.batch(batch, whose, DeterminationId([1; 16]));
     }
+    pairs.batch(BESIDE, Whose::Other, DeterminationId([2; 16]));
     pairs
 }
 
@@ -128,7 +131,7 @@ fn a_further_attempt_of_another_request_stands_in_the_place_of_the_last_unknown_
 #[test]
 fn a_further_attempt_is_of_the_same_octets_behind_an_unknown_and_of_nothing_else() {
     let begun = [(20, Ok(intent(OWN, 1, 1))), (20, Err(unknown()))];
-    for other in [intent(OTHER, 2, 2), intent(OTHER, 1, 1), intent(ELSEWHERE, 2, 1)] {
+    for other in [intent(OTHER, 2, 2), intent(OTHER, 1, 1), intent(ELSEWHERE, 2, 1), intent(BESIDE, 2, 1)] {
         check(&[&begun[..], &[(30, Ok(other)), (30, Err(signed()))]].concat(), &[(20, 20, false)]);
     }
     for ended in [signed(), not_signed()] {

@@ -602,3 +602,33 @@ async fn a_fetch_that_follows_a_job_is_not_whole_when_the_daemon_stops_before_it
         assert!(items.len() < DEVICES as usize);
     }
 }
+
+#[tokio::test]
+async fn a_fetch_of_a_cancelled_job_is_not_whole_while_the_token_has_something_of_it() {
+    let site = Site::determined().await;
+    site.fault(Which::Recovery, Some("C_Sign * delay 400ms"));
+    let daemon = site.start_active().await;
+    let job = wire::JobStart {
+        request: REQUEST.parse().unwrap(),
+        determination: site.main(),
+        list: None,
+        per_hour: None,
+        reason: None,
+    };
+    let _: wire::Job = daemon.client.post("/v1/recovery/jobs", &job).await.unwrap();
+    site.reach(Which::Recovery, "C_Sign", 5).await;
+    let why = wire::Why { reason: "The DCC asked for it".to_owned() };
+    let _: wire::Job = daemon.client.post(&format!("/v1/recovery/jobs/{REQUEST}/cancel"), &why).await.unwrap();
+    let (path, now) = (fetch_path(REQUEST), wire::RecoveryFetch::default());
+    let (_, stopped) = lines_and_stop(&daemon.client, &path, &now).await.unwrap();
+    assert!(!site.ledger().open().is_empty(), "the token answered before it was asked: too fast a test");
+    assert_eq!(&*stopped.unwrap()[0].rule, "running");
+    // Whoever follows has the rest too, and what comes after that is the same.
+    let follow = wire::RecoveryFetch { follow: true, ..now.clone() };
+    let followed = whole(lines(&daemon.client, &path, &follow).await);
+    assert!(site.ledger().open().is_empty());
+    assert_eq!(commands(&followed).len(), site.ledger().signed().len());
+    assert!(!commands(&followed).is_empty());
+    assert!(whole(lines(&daemon.client, &path, &now).await) == followed);
+    daemon.stop().await.unwrap();
+}

@@ -293,6 +293,11 @@ impl Source {
         *self.stopping.borrow()
     }
 
+    /// Whether nobody takes more, or the daemon stops.
+    fn is_over(&self) -> bool {
+        self.is_stopping() || self.pages.is_closed()
+    }
+
     /// Waits until more was recorded, a run ended, the daemon stops, or nobody takes more.
     fn wait(&mut self) -> ControlFlow<()> {
         let Self { grown, runs_ended, stopping, pages, runtime, .. } = self;
@@ -408,7 +413,8 @@ impl Walk<'_> {
             if source.is_stopping() {
                 return stopping();
             }
-            match (runs, self.wanted.follow) {
+            // A job that was cancelled is over, and what was with the token then has its outcome later.
+            match (runs || !self.pending.is_empty(), self.wanted.follow) {
                 (false, _) => return Ok(Ended::Whole),
                 (true, false) => {
                     let text = "the request is still being run; fetch the rest later, or with --follow".to_owned();
@@ -677,6 +683,9 @@ impl Walk<'_> {
         let mut places = Vec::with_capacity(devices.len());
         for some in devices.chunks(PAGE_MAX) {
             for device in some {
+                if source.is_over() {
+                    break;
+                }
                 let before = places.len();
                 for at in self.reader.intents_of(*device)? {
                     if let Some(intent) = self.intent(at)?
@@ -698,6 +707,10 @@ impl Walk<'_> {
         places.retain(|at| after.is_none_or(|after| *at > after) && until.is_none_or(|until| *at <= until));
         for some in places.chunks(PAGE_MAX) {
             for at in some {
+                // What something else was signed for since is looked for in the ledger, which takes milliseconds each.
+                if source.is_over() {
+                    break;
+                }
                 let Some(intent) = self.intent(*at)? else { continue };
                 if self.reader.signature(*at)?.is_some() {
                     self.signed(*at, *at, intent, None)?;

@@ -413,7 +413,7 @@ impl Walk<'_> {
             if source.is_stopping() {
                 return stopping();
             }
-            // A job that was cancelled is over, and what was with the token then has its outcome later.
+            // What has no outcome yet gets one, and commands behind it wait for that: without them it is not whole, whatever runs.
             match (runs || !self.pending.is_empty(), self.wanted.follow) {
                 (false, _) => return Ok(Ended::Whole),
                 (true, false) => {

@@ -119,7 +119,7 @@ pub enum Recovery {
         smkictl recovery fetch 77b0… --out - --devices two.txt --format hex\n\n\
         Every command is made again from its template, Device, counter and recorded signature, and compared with what its intent says. \
         Files are written whole or not at all; if it is cut, run it again: what is whole by manifest.partial is kept. manifest.json comes last. \
-        Only while the determination is in force.\n\n\
+        What was unknown or withheld is asked for again by the next fetch into the same folder. Only while the determination is in force.\n\n\
         Status: 0 every command is there, 4 refused, 6 some are not signed, or it is still running.")]
     Fetch(fetch::Fetch),
     /// Check a folder of commands against its manifest, and against an export of the ledger: needs no daemon
@@ -400,7 +400,7 @@ async fn ask_again(
     let until = out.after();
     let awaited: Vec<DeviceId> = out.take_awaited().into_iter().collect();
     if !awaited.is_empty() {
-        context.print.note(&format!("asking again for {} that had no command before", awaited.len()));
+        context.print.note(&format!("asking again for {} Devices that had no command before", awaited.len()));
     }
     for devices in awaited.chunks(AGAIN_MAX) {
         let ask = wire::RecoveryFetch { devices: Some(devices.to_vec()), until, ..wire::RecoveryFetch::default() };

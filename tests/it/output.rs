@@ -322,7 +322,7 @@ async fn a_folder_gets_the_command_of_what_was_unknown_among_those_that_it_has()
     assert_eq!(before.commands, u64::from(DEVICES) - unknown as u64);
     // Until it is settled, it is asked for, and what is there stays.
     let again = site.smkictl(&fetch);
-    assert!(again.err.contains(&format!("asking again for {unknown} that had no command")), "{}", again.err);
+    assert!(again.err.contains(&format!("asking again for {unknown} Devices that had no command")), "{}", again.err);
     assert_eq!(manifest(&site.path("folder")).files, before.files);
     let found = site.smkictl("recovery check folder").ok();
     assert!(found.out.contains(&format!("{unknown} Devices had no command yet")), "{}", found.out);

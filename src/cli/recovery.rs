@@ -344,7 +344,11 @@ async fn take(context: &Context, mut commands: Commands, mut out: Out, again: Op
     let is_stdout = matches!(out, Out::Stdout(_));
     let mut summary = commands.summary();
     let mut stopped = commands.stopped().to_vec();
-    if let (Some(path), Some(summary), true, true) = (again, &mut summary, ended.is_ok(), stopped.is_empty()) {
+    if let Some(path) = again
+        && let Some(summary) = &mut summary
+        && ended.is_ok()
+        && stopped.is_empty()
+    {
         ended = ask_again(context, path, &mut out, &mut taken, (summary, &mut stopped)).await;
     }
     let is_whole = ended.is_ok() && summary.is_some();
@@ -357,7 +361,7 @@ async fn take(context: &Context, mut commands: Commands, mut out: Out, again: Op
         }
     }
     let is_sum = |summary: Summary| Summary { intents: 0, ..summary } == Summary { intents: 0, ..taken.counted };
-    let is_all = is_whole && stopped.is_empty() && summary.is_none_or(is_sum);
+    let is_all = is_whole && stopped.is_empty() && summary.is_some_and(is_sum);
     let covering = if is_all && matches!(out, Out::Files(_)) { Some(out::covering(context).await?) } else { None };
     let finished = out.finish(context, is_all, covering);
     let hidden = taken.counted.others().saturating_sub(SHOWN_MAX);

@@ -8,12 +8,11 @@ use crate::domain::certificates::signature::PublicKey;
 use crate::domain::commands::{self, CommandOctets, RebuildError};
 use crate::domain::fold::Fold;
 use crate::domain::gbcs;
-use crate::domain::ledger::entry::{Actor, Entry, Event, Intent, Reason, Released};
+use crate::domain::ledger::entry::{Actor, Event, Intent, Reason, Released};
 use crate::domain::names::{DeterminationId, DeviceId, Digest, KeyLabel, KeyUse, RequestId};
 use crate::domain::policy::facts::{DeviceFacts, IntentState, Wanted, WantedForm};
 use crate::domain::policy::rules::{self, BatchFacts, Refusal};
 use crate::recorder::{CannotRecord, Recorder};
-use crate::store::{Reader, StoreError};
 
 /// Whether what was signed for a Device may be handed over, where its batch may.
 pub(super) fn release_to(recorder: &Recorder, job: &Job, device: DeviceId) -> Result<(), Vec<Reason>> {
@@ -116,26 +115,15 @@ fn joined(mut ranges: Vec<(u64, u64)>) -> Vec<(u64, u64)> {
     joined
 }
 
-/// Where a request has the command of an intent: that intent if it is its own, or else the request's last at the same octets, which this
-/// one, a further attempt of another request, may have settled. None if the request has no such.
-fn place_of(reader: &dyn Reader, request: RequestId, at: u64) -> Result<Option<u64>, StoreError> {
-    let read = |index: u64| -> Result<Option<Event>, StoreError> {
-        let leaf = reader.leaf(index)?;
-        Ok(Entry::from_leaf(&leaf).ok().map(|entry| entry.event))
-    };
-    let is_own = |intent: &Intent| -> Result<bool, StoreError> {
-        Ok(matches!(read(intent.batch)?, Some(Event::Batch(batch)) if batch.request == request))
-    };
-    let Some(Event::Intent(intent)) = read(at)? else { return Ok(None) };
-    if is_own(&intent)? {
-        return Ok(Some(at));
-    }
-    if intent.attempt > 1 {
-        for place in reader.intents_of(intent.device)?.into_iter().rev().skip_while(|place| *place >= at) {
-            let Some(Event::Intent(before)) = read(place)? else { continue };
-            if before.command == intent.command && is_own(&before)? {
-                return Ok(Some(place));
-            }
+/// Where a request has the command that another request's further attempt settled: its last intent at the same octets before that. None if it
+/// asked for no such.
+fn place_of(recorder: &Recorder, job: &mut Job, at: u64, further: &Intent) -> Result<Option<u64>, CannotRecord> {
+    for place in recorder.store().intents_of(further.device)?.into_iter().rev().skip_while(|place| *place >= at) {
+        if let Some(before) = intent_entry(recorder, place)?
+            && before.command == further.command
+            && is_own(recorder, job, before.batch)?
+        {
+            return Ok(Some(place));
         }
     }
     Ok(None)
@@ -166,7 +154,7 @@ pub(super) fn recorded_before(
     let place = if is_own(recorder, job, entry.batch)? {
         Some(last.intent)
     } else if entry.attempt > 1 {
-        place_of(recorder.store(), job.request, last.intent)?
+        place_of(recorder, job, last.intent, &entry)?
     } else {
         None
     };

@@ -215,13 +215,10 @@ impl Manifest {
         }
         if found == this.commands { Ok(this) } else { Err(ManifestError::Count { expected: this.commands, found }) }
     }
-}
 
-impl Manifest {
     /// How many Devices had no command yet, if that is known: a folder that is not in order is asked for whole.
     pub fn awaited(&self) -> usize {
-        let files = self.files.iter().filter(|_| self.folder.in_order);
-        files.map(|file| file.awaited.len()).sum()
+        if self.folder.in_order { self.files.iter().map(|file| file.awaited.len()).sum() } else { 0 }
     }
 }
 

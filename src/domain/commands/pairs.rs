@@ -64,7 +64,6 @@ pub struct Settled<T = ()> {
 struct Waiting<T> {
     place: u64,
     at: u64,
-    determination: DeterminationId,
     intent: Intent,
     result: Option<SignResult>,
     with: T,
@@ -111,7 +110,7 @@ impl<T> Pairs<T> {
             Whose::Other | Whose::Elsewhere => None,
         };
         if let Some(place) = place {
-            self.waiting.push_back(Waiting { place, at, determination, intent, result: None, with });
+            self.waiting.push_back(Waiting { place, at, intent, result: None, with });
         }
     }
 
@@ -119,9 +118,10 @@ impl<T> Pairs<T> {
     pub fn outcome(&mut self, outcome: Outcome) {
         let Outcome { intent, result } = outcome;
         let Ok(at) = self.waiting.binary_search_by_key(&intent, |waiting| waiting.at) else { return };
+        let Some((_, determination)) = self.of(self.waiting[at].intent.batch) else { return };
         let waiting = &mut self.waiting[at];
         // Known at once, and not in its turn: the next attempt may come before what waits in front of it.
-        let command = (waiting.determination, waiting.intent.command);
+        let command = (determination, waiting.intent.command);
         match result {
             SignResult::Signed(_) => drop(self.unknown.remove(&command)),
             SignResult::Unknown(_) => drop(self.unknown.insert(command, waiting.place)),
@@ -136,7 +136,7 @@ impl<T> Pairs<T> {
     /// The next that came to its end, in the order of the intents: nothing while one before it waits.
     pub fn settled(&mut self) -> Option<Settled<T>> {
         self.waiting.front()?.result.as_ref()?;
-        let Waiting { place, at, determination: _, intent, result, with } = self.waiting.pop_front()?;
+        let Waiting { place, at, intent, result, with } = self.waiting.pop_front()?;
         Some(Settled { place, signed_as: at, intent, result: result?, with })
     }
 

@@ -158,6 +158,10 @@ impl Daemon {
             return Err(Failure::NotFound { what: format!("request {request}") });
         };
         let wire::RecoveryFetch { after, devices, until, follow } = fetch;
+        if until.is_some() && devices.is_none() {
+            let remedy = "Name the Devices, or ask for all and stop where you like.";
+            return Err(Failure::malformed("until", "`devices` beside it", "none", remedy));
+        }
         let turn = self.fetches.take(follow)?;
         let (actor, keys) = (caller.actor(), Arc::clone(&self.keys));
         // Nothing is looked for that would not be handed over; the refusal is recorded once.
@@ -366,10 +370,7 @@ type Send<'s> = dyn Fn(Page) -> ControlFlow<()> + 's;
 impl Walk<'_> {
     /// All that the request has, in the order of its intents.
     fn all(&mut self, send: &Send<'_>, source: &mut Source) -> Result<Ended, StoreError> {
-        let stopping = || {
-            let text = "smkid is stopping; fetch the rest once it runs".to_owned();
-            Ok(Ended::Stopped(reason("stopping", text)))
-        };
+        let stopping = || Ok(Ended::Stopped(stopping()));
         let (mut next, mut seen) = (0, Vec::new());
         loop {
             // In this order: what a run recorded before it ended is seen.
@@ -564,28 +565,30 @@ impl Walk<'_> {
             return self.signed(at, at, intent, Some(signature));
         }
         let last = self.reader.device(&self.wanted.header.key, intent.device)?;
-        if last.as_ref().is_none_or(|last| last.intent == at) {
-            return self.not_signed(at, (at, intent), result);
+        let last = last.map(|last| (last.intent, last.state));
+        if last.is_none_or(|(last, _)| last == at) {
+            return self.not_signed(at, (at, intent), last, result);
         }
         match self.tried_after(at, &intent)? {
             // It comes by itself.
             Tried::Again | Tried::Otherwise => Ok(()),
             // It belongs to the request that settled the unknown; this one gets its command all the same.
             Tried::Signed(further, of) => self.signed(at, further, of, None),
-            Tried::Further(further, of) => self.not_signed(at, (further, of), None),
-            Tried::Nothing => self.not_signed(at, (at, intent), result),
+            Tried::Further(further, of) => self.not_signed(at, (further, of), last, None),
+            Tried::Nothing => self.not_signed(at, (at, intent), last, result),
         }
     }
 
-    /// What became of an attempt that has no signature. Without a result by what is known of its Device.
+    /// What became of an attempt that has no signature. Without a result by what is known of its Device, whose `last`
+    /// intent is in that state.
     fn not_signed(
         &mut self,
         place: u64,
         (at, intent): (u64, Intent),
+        last: Option<(u64, IntentState)>,
         result: Option<SignResult>,
     ) -> Result<(), StoreError> {
-        let last = self.reader.device(&self.wanted.header.key, intent.device)?;
-        let state = last.filter(|last| last.intent == at).map(|last| last.state);
+        let state = last.filter(|(last, _)| *last == at).map(|(_, state)| state);
         let result = match (result, state) {
             (Some(result), _) => Some(result),
             (None, Some(IntentState::Signed)) => return self.signed(place, at, intent, None),
@@ -728,8 +731,7 @@ impl Walk<'_> {
     /// Hands on what was found so far: how it ends, if it ends here.
     fn hand_on(&mut self, send: &Send<'_>, source: &Source) -> Option<Ended> {
         if source.is_stopping() {
-            let text = "smkid is stopping; fetch the rest once it runs".to_owned();
-            return Some(Ended::Stopped(reason("stopping", text)));
+            return Some(Ended::Stopped(stopping()));
         }
         let is_left = if self.page.is_empty() { source.pages.is_closed() } else { send(self.take_page()).is_break() };
         is_left.then_some(Ended::Left)
@@ -740,6 +742,10 @@ impl Walk<'_> {
         let outcome = ToldOutcome::Refused(vec![reason("not-in-request", text)]);
         self.page.refused.push(Told { device, template: None, counter: None, intent: None, outcome });
     }
+}
+
+fn stopping() -> Reason {
+    reason("stopping", "smkid is stopping; fetch the rest once it runs".to_owned())
 }
 
 /// The side of the answer: records the release of each page, and hands it over.
@@ -781,8 +787,7 @@ impl Handing {
                 Err(Ended::Failed(failure)) => return drop(self.pieces.send(Err(failure)).await),
             };
             if *stopping.borrow() {
-                let text = "smkid is stopping; fetch the rest once it runs".to_owned();
-                stopped = Some(vec![reason("stopping", text)]);
+                stopped = Some(vec![self::stopping()]);
                 break;
             }
             match self.page(page, &mut writer).await {

@@ -90,6 +90,13 @@ fn a_manifest_whose_numbers_do_not_agree_is_none() {
         Manifest::parse(&manifest(vec![good.clone()], 5)),
         Err(ManifestError::Count { expected: 5, found: 6 })
     ));
+    let shared = file("commands-000002.smkicmd", &[(8, 10)]);
+    assert!(matches!(
+        Manifest::parse(&manifest(vec![good.clone(), shared], 8)),
+        Err(ManifestError::Twice { twice: 1 })
+    ));
+    let beside = file("commands-000002.smkicmd", &[(9, 10)]);
+    Manifest::parse(&manifest(vec![good.clone(), beside], 7)).unwrap();
     for name in ["", ".hidden", "../up", "a/b", "a\\b"] {
         refused(File { name: name.into(), ..good.clone() }, "expected a name in the folder");
     }

@@ -62,6 +62,35 @@ fn commands(items: &[Item]) -> BTreeMap<DeviceId, Vec<u8>> {
     items.iter().filter_map(|item| Some((item.device, item.command.as_ref()?.0.clone()))).collect()
 }
 
+/// A daemon that was killed while it signed `ask`, where the Recovery token came to its n-th signature.
+async fn killed_while_signing(site: &Site, ask: &wire::RecoverySign, n: u64) {
+    site.fault(Which::Recovery, Some(&format!("C_Sign {n} stop")));
+    let daemon = site.start_active().await;
+    let (client, sent) = (daemon.client.clone(), ask.clone());
+    let answer = tokio::spawn(async move { lines_and_stop(&client, SIGN, &sent).await });
+    site.reach(Which::Recovery, "C_Sign", n).await;
+    daemon.kill().await.unwrap();
+    let _ = answer.await.unwrap();
+}
+
+/// A daemon with a slow token whose job was stopped so once the token came to its n-th signature.
+async fn job_stopped(site: &Site, delay: &str, n: u64, how: &str) -> Daemon {
+    site.fault(Which::Recovery, Some(&format!("C_Sign * delay {delay}")));
+    let daemon = site.start_active().await;
+    let job = wire::JobStart {
+        request: REQUEST.parse().unwrap(),
+        determination: site.main(),
+        list: None,
+        per_hour: None,
+        reason: None,
+    };
+    let _: wire::Job = daemon.client.post("/v1/recovery/jobs", &job).await.unwrap();
+    site.reach(Which::Recovery, "C_Sign", n).await;
+    let why = wire::Why { reason: "The DCC asked for it".to_owned() };
+    let _: wire::Job = daemon.client.post(&format!("/v1/recovery/jobs/{REQUEST}/{how}"), &why).await.unwrap();
+    daemon
+}
+
 /// The Python that stands on the page about the container.
 fn reader_of_the_page() -> String {
     let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/docs/container.md")).unwrap();
@@ -250,14 +279,8 @@ async fn a_fetch_that_was_cut_goes_on_after_what_is_whole_also_after_the_daemon_
 #[tokio::test]
 async fn what_a_kill_left_unknown_is_told_and_once_it_is_settled_its_request_gets_the_command() {
     let site = Site::determined().await;
-    site.fault(Which::Recovery, Some("C_Sign 300 stop"));
-    let daemon = site.start_active().await;
     let ask = ask_for_all(site.main());
-    let (client, sent) = (daemon.client.clone(), ask.clone());
-    let answer = tokio::spawn(async move { lines_and_stop(&client, SIGN, &sent).await });
-    site.reach(Which::Recovery, "C_Sign", 300).await;
-    daemon.kill().await.unwrap();
-    let _ = answer.await.unwrap();
+    killed_while_signing(&site, &ask, 300).await;
     site.fault(Which::Recovery, None);
     let daemon = site.start_active().await;
     let all = wire::RecoveryFetch::default();
@@ -301,14 +324,8 @@ async fn what_a_kill_left_unknown_is_told_and_once_it_is_settled_its_request_get
 #[tokio::test]
 async fn a_folder_gets_the_command_of_what_was_unknown_among_those_that_it_has() {
     let site = Site::determined().await;
-    site.fault(Which::Recovery, Some("C_Sign 300 stop"));
-    let daemon = site.start_active().await;
     let ask = ask_for_all(site.main());
-    let (client, sent) = (daemon.client.clone(), ask.clone());
-    let answer = tokio::spawn(async move { lines_and_stop(&client, SIGN, &sent).await });
-    site.reach(Which::Recovery, "C_Sign", 300).await;
-    daemon.kill().await.unwrap();
-    let _ = answer.await.unwrap();
+    killed_while_signing(&site, &ask, 300).await;
     site.fault(Which::Recovery, Some("C_Sign 0 stop"));
     let daemon = site.start_active().await;
     // The rest is signed, and lies in the folder behind what is unknown.
@@ -374,14 +391,8 @@ async fn a_folder_gets_the_command_of_what_was_unknown_among_those_that_it_has()
 #[tokio::test]
 async fn what_a_request_signed_is_there_also_once_another_determination_has_signed_for_its_devices() {
     let site = Site::determined().await;
-    site.fault(Which::Recovery, Some("C_Sign 3 stop"));
-    let daemon = site.start_active().await;
     let ask = ask_for(site.main(), 0..4);
-    let (client, sent) = (daemon.client.clone(), ask.clone());
-    let answer = tokio::spawn(async move { lines_and_stop(&client, SIGN, &sent).await });
-    site.reach(Which::Recovery, "C_Sign", 3).await;
-    daemon.kill().await.unwrap();
-    let _ = answer.await.unwrap();
+    killed_while_signing(&site, &ask, 3).await;
     site.fault(Which::Recovery, None);
     let daemon = site.start_active().await;
     // Some are unknown, and settled by another request; then all have another command, under another determination.
@@ -390,6 +401,11 @@ async fn what_a_request_signed_is_there_also_once_another_determination_has_sign
     let all = wire::RecoveryFetch::default();
     let before = whole(lines(&daemon.client, &fetch_path(ask.request), &all).await);
     assert_eq!(commands(&before).len(), 4, "{before:?}");
+    let bounded = wire::RecoveryFetch { until: before[1].intent, ..all.clone() };
+    let problem = problem(daemon.client.post::<_, serde_json::Value>(&fetch_path(ask.request), &bounded).await);
+    assert_eq!(problem.error, ProblemKind::Malformed, "{problem:?}");
+    let bounded = wire::RecoveryFetch { devices: Some((0..4).map(device).collect()), ..bounded };
+    assert!(whole(lines(&daemon.client, &fetch_path(ask.request), &bounded).await) == before[..2]);
     let second = site.determine(&daemon.client, 2, &device_list(0..4), |_| {}).await.form().id;
     let other = ask_for(second, 0..4);
     let others = whole(lines(&daemon.client, SIGN, &other).await);
@@ -574,19 +590,7 @@ async fn so_many_may_follow_at_a_time_and_whoever_fetches_what_is_there_waits_fo
 #[tokio::test]
 async fn a_fetch_that_follows_a_job_is_not_whole_when_the_daemon_stops_before_its_end() {
     let site = Site::determined().await;
-    site.fault(Which::Recovery, Some("C_Sign * delay 5ms"));
-    let daemon = site.start_active().await;
-    let job = wire::JobStart {
-        request: REQUEST.parse().unwrap(),
-        determination: site.main(),
-        list: None,
-        per_hour: None,
-        reason: None,
-    };
-    let _: wire::Job = daemon.client.post("/v1/recovery/jobs", &job).await.unwrap();
-    site.reach(Which::Recovery, "C_Sign", 20).await;
-    let why = wire::Why { reason: "The DCC asked for it".to_owned() };
-    let _: wire::Job = daemon.client.post(&format!("/v1/recovery/jobs/{REQUEST}/pause"), &why).await.unwrap();
+    let daemon = job_stopped(&site, "5ms", 20, "pause").await;
     let (client, follow) = (daemon.client.clone(), wire::RecoveryFetch { follow: true, ..Default::default() });
     let follow = tokio::spawn(async move { lines_and_stop(&client, &fetch_path(REQUEST), &follow).await });
     // It has what was signed, and waits for more; somebody else who follows goes away.
@@ -606,19 +610,7 @@ async fn a_fetch_that_follows_a_job_is_not_whole_when_the_daemon_stops_before_it
 #[tokio::test]
 async fn a_fetch_of_a_cancelled_job_is_not_whole_while_the_token_has_something_of_it() {
     let site = Site::determined().await;
-    site.fault(Which::Recovery, Some("C_Sign * delay 400ms"));
-    let daemon = site.start_active().await;
-    let job = wire::JobStart {
-        request: REQUEST.parse().unwrap(),
-        determination: site.main(),
-        list: None,
-        per_hour: None,
-        reason: None,
-    };
-    let _: wire::Job = daemon.client.post("/v1/recovery/jobs", &job).await.unwrap();
-    site.reach(Which::Recovery, "C_Sign", 5).await;
-    let why = wire::Why { reason: "The DCC asked for it".to_owned() };
-    let _: wire::Job = daemon.client.post(&format!("/v1/recovery/jobs/{REQUEST}/cancel"), &why).await.unwrap();
+    let daemon = job_stopped(&site, "400ms", 5, "cancel").await;
     let (path, now) = (fetch_path(REQUEST), wire::RecoveryFetch::default());
     let (_, stopped) = lines_and_stop(&daemon.client, &path, &now).await.unwrap();
     assert!(!site.ledger().open().is_empty(), "the token answered before it was asked: too fast a test");

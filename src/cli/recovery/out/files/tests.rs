@@ -29,6 +29,14 @@ fn put(files: &mut Files, intents: impl IntoIterator<Item = u64>) {
     }
 }
 
+/// A folder that is whole, with these commands in files of four.
+fn whole(path: &Path, intents: impl IntoIterator<Item = u64>) {
+    let mut files = open(path, FileSize::Commands(4)).unwrap();
+    files.begin(&header()).unwrap();
+    put(&mut files, intents);
+    files.finish(COVERING).unwrap();
+}
+
 /// The intents in all files that have their names.
 fn intents(path: &Path) -> Vec<u64> {
     let mut names: BTreeSet<PathBuf> = fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()).collect();
@@ -195,14 +203,10 @@ fn whose_command_did_not_come_is_asked_for_by_name_until_it_is_there_also_after_
 fn a_folder_of_the_version_before_is_not_gone_on_with_for_it_does_not_say_what_it_lacks() {
     let scratch = tempfile::tempdir().unwrap();
     let path = scratch.path();
-    let size = FileSize::Commands(4);
-    let mut files = open(path, size).unwrap();
-    files.begin(&header()).unwrap();
-    put(&mut files, [0, 1, 3]);
-    files.finish(COVERING).unwrap();
+    whole(path, [0, 1, 3]);
     let before = fs::read_to_string(path.join(NAME)).unwrap().replacen("\"version\": 2", "\"version\": 1", 1);
     fs::write(path.join(NAME), &before).unwrap();
-    let error = open(path, size).err().unwrap().to_string();
+    let error = open(path, FileSize::Commands(4)).err().unwrap().to_string();
     assert!(error.contains("its files are of version 1; choose another --out"), "{error}");
     assert_eq!(fs::read_to_string(path.join(NAME)).unwrap(), before);
 }
@@ -212,11 +216,8 @@ fn an_export_that_is_older_than_a_folder_changes_nothing_in_it() {
     let scratch = tempfile::tempdir().unwrap();
     let path = scratch.path();
     let size = FileSize::Commands(4);
-    let mut files = open(path, size).unwrap();
-    files.begin(&header()).unwrap();
-    put(&mut files, [0]);
-    files.finish(COVERING).unwrap();
-    let files = Files::open(path, Format::Container, size, Some(REQUEST), Order::Any).unwrap();
+    whole(path, [0]);
+    let files = Files::open(path, Format::Container, FileSize::Commands(4), Some(REQUEST), Order::Any).unwrap();
     files.covered_by(COVERING.size).unwrap();
     let error = files.covered_by(COVERING.size - 1).unwrap_err().to_string();
     assert!(error.contains("covered by a checkpoint of 1000 entries, and the export has 999"), "{error}");

@@ -215,7 +215,6 @@ fn a_folder_of_the_version_before_is_not_gone_on_with_for_it_does_not_say_what_i
 fn an_export_that_is_older_than_a_folder_changes_nothing_in_it() {
     let scratch = tempfile::tempdir().unwrap();
     let path = scratch.path();
-    let size = FileSize::Commands(4);
     whole(path, [0]);
     let files = Files::open(path, Format::Container, FileSize::Commands(4), Some(REQUEST), Order::Any).unwrap();
     files.covered_by(COVERING.size).unwrap();

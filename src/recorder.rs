@@ -3,8 +3,9 @@
 //! One thread holds the [`Recorder`]: the one writer. Whoever wants something recorded asks at its [`Desk`] with a closure,
 //! which decides against the durable head plus what is queued before it, queues entries, and answers. The answer leaves
 //! only after everything queued is durable and under a signed checkpoint; what several askers queued meanwhile shares one
-//! transaction and one signature. If that fails, nobody gets an answer but that nothing more can be recorded, and the
-//! daemon stops: the state in memory would be ahead of what is on the disk.
+//! transaction and one signature, which the token makes while the disk writes, and which is kept and shown only once the entries
+//! are durable. If that fails, nobody gets an answer but that nothing more can be recorded, and the daemon stops: the state in
+//! memory would be ahead of what is on the disk.
 //!
 //! A ledger token that is away or fails is no such failure: what was queued is durable, its answers wait until the token signs
 //! again, nothing more is decided meanwhile, and whoever only looks ([`Desk::look`]) is answered as before.
@@ -29,7 +30,6 @@ use crate::domain::ledger::entry::{
     Actor, ClockAccepted, ClockJumped, ClockState, Entry, EntryError, Event, Reason, RefusalsFolded, Refused, VERSION,
 };
 use crate::domain::ledger::merkle::{Head, Leaf};
-use crate::domain::ledger::note::Verifier;
 use crate::domain::names::{DeterminationId, DeviceId, Digest, KeyLabel, RequestId};
 use crate::domain::policy::facts::{DeviceFacts, IntentState, Listed};
 use crate::domain::responses::{DeviceKey, ImportedKey, Responded, ResultLine};
@@ -115,10 +115,11 @@ impl From<BookError> for CannotRecord {
 
 /// Signs the text of checkpoints with the ledger key.
 pub trait CheckpointSigner: Send {
-    /// r ‖ s over SHA-256 of the whole text.
-    fn sign(&mut self, text: &str) -> Result<[u8; 64], HsmError>;
-    /// The key's public half, by the ledger's origin.
-    fn verifier(&self) -> &Verifier;
+    /// Says which checkpoint [`CheckpointSigner::sign`] is going to be asked for next, if all goes well: whoever has a long way to the key
+    /// may set out. What it leads to is for that call alone, and for nobody if it is not made.
+    fn begin(&mut self, _next: &Checkpoint) {}
+    /// The checkpoint under the ledger key's signature, which was verified.
+    fn sign(&mut self, checkpoint: &Checkpoint) -> Result<SignedCheckpoint, CannotRecord>;
     /// Whether it can be asked: its token is there.
     fn is_ready(&self) -> bool {
         true
@@ -524,7 +525,15 @@ impl Recorder {
         }
         derived.extend(rows.iter().map(Row::derived));
         let batch = Batch { leaves: &leaves, blobs: &blobs, staged: &queue.staged, derived: &derived };
-        self.durable = self.store.append_at(self.durable.size, &batch)?;
+        // The token signs while the disk writes: each takes about as long as the other, and whoever asked waits for both. Its signature is
+        // used only once this is durable; else nobody is shown it, for the daemon stops.
+        let (signer, origin) = (&mut self.signer, self.fold.origin());
+        let mut coming = |head| {
+            if let (Some(signer), Some(origin)) = (signer.as_mut(), origin) {
+                signer.begin(&Checkpoint::new(origin.clone(), head));
+            }
+        };
+        self.durable = self.store.append_at(self.durable.size, &batch, &mut coming)?;
         Ok(())
     }
 
@@ -532,9 +541,7 @@ impl Recorder {
     fn checkpoint(&mut self) -> Result<(), CannotRecord> {
         let Some(signer) = self.signer.as_mut() else { return Ok(()) };
         let origin = self.fold.origin().ok_or(CannotRecord::Fold(FoldError::Genesis))?.clone();
-        let checkpoint = Checkpoint::new(origin, self.durable);
-        let signature = signer.sign(&checkpoint.text())?;
-        let note = SignedCheckpoint::assemble(&checkpoint, signer.verifier(), &signature)?;
+        let note = signer.sign(&Checkpoint::new(origin, self.durable))?;
         self.store.put_checkpoint(self.durable, note.octets())?;
         self.checkpointed = self.durable.size;
         tracing::info!(target: CHECKPOINT_TARGET, size = self.durable.size, root = %self.durable.root, "checkpoint");

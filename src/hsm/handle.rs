@@ -194,12 +194,18 @@ pub struct SignResult {
 /// The outcomes of one call, one for each item, as they come: in no particular order.
 #[derive(Debug)]
 pub struct Results {
+    by: PublicPoint,
     /// Those that came and were not taken.
     came: std::vec::IntoIter<SignResult>,
     outcomes: UnboundedReceiver<Vec<SignResult>>,
 }
 
 impl Results {
+    /// The key that each signature was verified with before it was handed out.
+    pub const fn by(&self) -> &PublicPoint {
+        &self.by
+    }
+
     /// The next one; `None` after the last.
     pub async fn next(&mut self) -> Option<SignResult> {
         if self.came.len() == 0 {
@@ -520,11 +526,11 @@ impl Token {
         not_after: Timestamp,
     ) -> Result<Results, HsmError> {
         let (results, outcomes) = unbounded_channel();
-        self.sign_into(fences, key, items, not_after, (results, Told::AsTheyCome))?;
-        Ok(Results { came: Vec::new().into_iter(), outcomes })
+        let by = self.sign_into(fences, key, items, not_after, (results, Told::AsTheyCome))?;
+        Ok(Results { by, came: Vec::new().into_iter(), outcomes })
     }
 
-    /// [`Token::sign_decided`], with the outcomes given to whoever holds the other end of `results`.
+    /// [`Token::sign_decided`], with the outcomes given to whoever holds the other end of `results`. Answers the key that they are verified with.
     ///
     /// # Errors
     /// Those of [`Token::sign`]; then nothing is given.
@@ -535,7 +541,7 @@ impl Token {
         items: Vec<ToSign>,
         not_after: Timestamp,
         results: (UnboundedSender<Vec<SignResult>>, Told),
-    ) -> Result<(), HsmError> {
+    ) -> Result<PublicPoint, HsmError> {
         if let Some(long) = items.iter().find(|item| item.octets().len() > OCTETS_LEN_MAX) {
             return Err(HsmError::TooLong { tag: long.tag, len: long.octets().len(), limit: OCTETS_LEN_MAX });
         }
@@ -562,7 +568,7 @@ impl Token {
         let not_after = not_after.plus_ms(-self.0.config.clock_offset_ms);
         let batch = Batch::new((key.clone(), point), items, generation, not_after, results, self.0.counts.clone());
         way.send_batch(Arc::new(batch));
-        Ok(())
+        Ok(point)
     }
 
     /// Raises the fence: of all that was submitted or decided ([`Token::fences_seen`]) before, nothing that is not yet begun will be. Answered at once, whatever the

@@ -411,7 +411,7 @@ impl<'g> Call<'g> {
             let results = (self.results.clone(), told);
             let asked = member.token.sign_into(seen, &self.group.key, items, self.not_after, results);
             match asked {
-                Ok(()) => {
+                Ok(_) => {
                     self.asked = true;
                     for place in places {
                         self.with[place] = n;

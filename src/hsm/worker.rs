@@ -231,7 +231,10 @@ struct Shared {
     /// Why the last signer that wanted a session got none; none once one got its.
     lacking: Mutex<Option<String>>,
     queue: Mutex<VecDeque<Job>>,
+    /// For signers with a session: something came to be signed, or the worker is closing.
     come: Condvar,
+    /// For signers without one, which pause: the worker is closing.
+    closed: Condvar,
     mark: OwnedFd,
     keys: Mutex<BTreeMap<KeyLabel, Arc<Key>>>,
     origin: Option<Origin>,
@@ -254,6 +257,7 @@ impl Shared {
             lacking: Mutex::new(None),
             queue: Mutex::default(),
             come: Condvar::new(),
+            closed: Condvar::new(),
             mark,
             keys: Mutex::default(),
             origin: setup.origin.clone(),
@@ -402,8 +406,10 @@ impl Shared {
                     let shown = |octets: &[u8]| if is_secret { Shown::secret(octets) } else { Shown::new(octets) };
                     let items: Vec<_> = items.into_iter().map(|item| (item.kind, shown(&item.octets))).collect();
                     let job = Job { key, generation, not_after_unix_ms, next_seq: first_seq, items: items.into_iter() };
+                    let count = job.items.len();
                     lock(&self.queue).push_back(job);
-                    self.come.notify_all();
+                    // As many as there is work for: one that wakes for nothing takes a core from whoever waits for what the other signs.
+                    (0..count.min(self.slots.len())).for_each(|_| self.come.notify_one());
                     if is_secret {
                         buffer.zeroize();
                     }
@@ -431,7 +437,7 @@ impl Shared {
         {
             // Under the lock, so that no signer misses it between looking and waiting.
             let _queue = lock(&self.queue);
-            self.come.notify_all();
+            self.wake_all();
         }
         let grace = self.call_deadline;
         thread::spawn(move || {
@@ -447,7 +453,12 @@ impl Shared {
         self.closing.store(true, Ordering::SeqCst);
         let _ = lock(&self.to_daemon).0.shutdown(Shutdown::Read);
         let _queue = lock(&self.queue);
+        self.wake_all();
+    }
+
+    fn wake_all(&self) {
         self.come.notify_all();
+        self.closed.notify_all();
     }
 
     /// Says of everything that still waits that it was not begun.
@@ -533,7 +544,7 @@ impl Shared {
                     let pause = if others_sign { SESSION_EVERY } else { SESSION_PATIENCE / 8 };
                     let queue = lock(&self.queue);
                     if !self.closing.load(Ordering::SeqCst) {
-                        drop(self.come.wait_timeout(queue, pause));
+                        drop(self.closed.wait_timeout(queue, pause));
                     }
                 }
             }

@@ -23,7 +23,7 @@ fn unknowns_of_other_determinations_take_no_room_and_what_is_cut_is_said() {
         rows.iter().map(|(device, facts)| Derived::Device { key: &key, device: *device, row: facts }).collect();
     let mut store = MemoryStore::new(StagingLimits { account_len_max: 1, total_len_max: 1 }).unwrap();
     let leaves = [Leaf::new(b"{}").unwrap()];
-    store.append_at(0, &Appended { leaves: &leaves, blobs: &[], staged: &[], derived: &derived }).unwrap();
+    store.append_at(0, &Appended { leaves: &leaves, blobs: &[], staged: &[], derived: &derived }, &mut |_| ()).unwrap();
 
     let check = |determination, most: u64, from: u64, count: u64, more| {
         let found = unknowns_of(&store, &key, determination, usize::try_from(most).unwrap()).unwrap();

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::{CHECKPOINT_TARGET, CannotRecord, CheckpointSigner, Documents, Moment, Recorder, SIGNER_PAUSE_MAX};
 use crate::domain::fold::snapshot::{self, FOLD_PART, Tables, TargetsSeen, targets_part};
 use crate::domain::fold::{Fold, FoldError};
-use crate::domain::ledger::checkpoint::{Checkpoint, SignedCheckpoint};
+use crate::domain::ledger::checkpoint::Checkpoint;
 use crate::domain::ledger::entry::{Actor, ClockState, Entry, Event, VERSION};
 use crate::domain::ledger::merkle::Head;
 use crate::domain::ledger::snapshots::TargetsKept;
@@ -144,10 +144,8 @@ struct Vouching<'a> {
 
 impl Vouching<'_> {
     fn sign(&mut self, head: Head) -> Result<Vec<u8>, CannotRecord> {
-        // Signed before it is durable, unlike any other: nobody is shown it before it is, and a crash in between leaves it with nobody.
-        let checkpoint = Checkpoint::new(self.origin.clone(), head);
-        let signature = self.signer.sign(&checkpoint.text())?;
-        Ok(SignedCheckpoint::assemble(&checkpoint, self.signer.verifier(), &signature)?.octets().to_vec())
+        // Signed before it is durable: nobody is shown it before it is, and a crash in between leaves it with nobody.
+        Ok(self.signer.sign(&Checkpoint::new(self.origin.clone(), head))?.octets().to_vec())
     }
 }
 

@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::clock::Clock;
+use crate::domain::ledger::checkpoint::{Checkpoint, SignedCheckpoint};
 use crate::domain::ledger::note::Verifier;
 use crate::domain::names::KeyLabel;
-use crate::hsm::{Condition, HsmError, Kind, NotSigned, Outcome, ToSign, Token};
-use crate::recorder::CheckpointSigner;
+use crate::hsm::{Condition, HsmError, Kind, NotSigned, Outcome, Results, ToSign, Token};
+use crate::recorder::{CannotRecord, CheckpointSigner};
 
 /// How long a checkpoint is waited for without sleeping: as long as a quick token takes, there and back. A slow one is not worth it, and
 /// does not notice.
@@ -21,6 +22,8 @@ pub struct TokenSigner {
     verifier: Verifier,
     deadline: Duration,
     clock: Arc<Clock>,
+    /// What was submitted ahead of the call that asks for it.
+    begun: Option<(Checkpoint, Result<Results, HsmError>)>,
 }
 
 impl TokenSigner {
@@ -29,7 +32,7 @@ impl TokenSigner {
     /// [`TokenSigner::on_clock`] gives one.
     pub fn new(token: Token, key: KeyLabel, verifier: Verifier, deadline: Duration) -> Self {
         let clock = Arc::new(Clock::start(None, token.clock_offset_ms()));
-        Self { token, key, verifier, deadline, clock }
+        Self { token, key, verifier, deadline, clock, begun: None }
     }
 
     /// By the clock that everything else goes by.
@@ -43,46 +46,60 @@ impl TokenSigner {
         &self.token
     }
 
-    fn once(&self, text: &str) -> Result<[u8; 64], HsmError> {
+    fn submit(&self, checkpoint: &Checkpoint) -> Result<Results, HsmError> {
         let deadline_ms = i64::try_from(self.deadline.as_millis()).unwrap_or(i64::MAX);
         // The token's worker goes by the wall clock, whatever it is worth.
-        let item = ToSign::new(0, Kind::Checkpoint, text.as_bytes().to_vec());
-        let mut results = self.token.sign(&self.key, vec![item], self.clock.now().wall.plus_ms(deadline_ms))?;
+        let item = ToSign::new(0, Kind::Checkpoint, checkpoint.text().into_bytes());
+        self.token.sign(&self.key, vec![item], self.clock.now().wall.plus_ms(deadline_ms))
+    }
+
+    fn once(&mut self, checkpoint: &Checkpoint) -> Result<SignedCheckpoint, CannotRecord> {
+        let begun = self.begun.take().filter(|(begun, _)| begun == checkpoint);
+        let mut results = begun.map_or_else(|| self.submit(checkpoint), |(_, results)| results)?;
         let outcome = results.wait_next_awake(AWAKE).map(|result| result.outcome);
-        match outcome.unwrap_or(Outcome::NotSigned(NotSigned::NotReached)) {
-            Outcome::Signed(signature) => Ok(signature),
-            Outcome::Failed(error) | Outcome::Unknown(error) => Err(error),
-            Outcome::NotSigned(NotSigned::Expired) => Err(HsmError::Overrun {
-                call: "the wait for a checkpoint's turn".to_owned(),
-                deadline_ms: u64::try_from(deadline_ms).unwrap_or_default(),
-            }),
-            Outcome::NotSigned(NotSigned::Fenced) => Err(HsmError::Locked),
-            Outcome::NotSigned(why @ NotSigned::NotReached) => Err(HsmError::WorkerEnded { status: why.to_string() }),
-        }
+        let signature = match outcome.unwrap_or(Outcome::NotSigned(NotSigned::NotReached)) {
+            Outcome::Signed(signature) => signature,
+            Outcome::Failed(error) | Outcome::Unknown(error) => return Err(error.into()),
+            Outcome::NotSigned(NotSigned::Expired) => {
+                let call = "the wait for a checkpoint's turn".to_owned();
+                let deadline_ms = u64::try_from(self.deadline.as_millis()).unwrap_or(u64::MAX);
+                return Err(HsmError::Overrun { call, deadline_ms }.into());
+            }
+            Outcome::NotSigned(NotSigned::Fenced) => return Err(HsmError::Locked.into()),
+            Outcome::NotSigned(why @ NotSigned::NotReached) => {
+                return Err(HsmError::WorkerEnded { status: why.to_string() }.into());
+            }
+        };
+        // Verified as it came from the token. By another key than the ledger's it verifies here no more, which says so.
+        let is_by_ledger_key = results.by().octets() == self.verifier.point();
+        let assemble = if is_by_ledger_key { SignedCheckpoint::assemble_verified } else { SignedCheckpoint::assemble };
+        Ok(assemble(checkpoint, &self.verifier, &signature)?)
     }
 }
 
 impl CheckpointSigner for TokenSigner {
     /// A second signature over the same head tells nobody anything new, so whoever gets an error may ask again. The daemon's
     /// recorder does, once its token was brought back; at a ceremony, where nobody brings it back, it is tried once more here.
-    fn sign(&mut self, text: &str) -> Result<[u8; 64], HsmError> {
-        match self.once(text) {
-            Err(error) if !self.token.is_kept_up() && !matches!(error, HsmError::WrongSignature(_)) => {
+    fn sign(&mut self, checkpoint: &Checkpoint) -> Result<SignedCheckpoint, CannotRecord> {
+        match self.once(checkpoint) {
+            Err(CannotRecord::Token(error))
+                if !self.token.is_kept_up() && !matches!(error, HsmError::WrongSignature(_)) =>
+            {
                 tracing::warn!(token = %self.token.name(), "a checkpoint was not signed: {error}; tried once more");
                 // The worker's end may not have been seen yet: a call that it does not answer shows it.
                 let _ = self.token.token_info().wait();
                 self.token.restart()?;
-                self.once(text)
+                self.once(checkpoint)
             }
             result => result,
         }
     }
 
-    fn is_ready(&self) -> bool {
-        self.token.condition() == Condition::Up
+    fn begin(&mut self, next: &Checkpoint) {
+        self.begun = Some((next.clone(), self.submit(next)));
     }
 
-    fn verifier(&self) -> &Verifier {
-        &self.verifier
+    fn is_ready(&self) -> bool {
+        self.token.condition() == Condition::Up
     }
 }

@@ -364,7 +364,12 @@ impl Reader for MemoryStore {
 }
 
 impl Store for MemoryStore {
-    fn append_at(&mut self, expected_size: u64, batch: &Batch<'_>) -> Result<Head, StoreError> {
+    fn append_at(
+        &mut self,
+        expected_size: u64,
+        batch: &Batch<'_>,
+        coming: &mut dyn FnMut(Head),
+    ) -> Result<Head, StoreError> {
         let Batch { leaves, blobs, staged, derived } = *batch;
         if leaves.is_empty() {
             return Err(StoreError::NoLeaves);
@@ -383,6 +388,7 @@ impl Store for MemoryStore {
                 }
             });
         }
+        coming(frontier.head());
         for (digest, octets) in blobs {
             stored_blobs.insert(*digest, (*octets).into());
         }
@@ -462,7 +468,7 @@ impl Store for MemoryStore {
         })?;
         let Some(octets) = vouch.leaf(&before.tables.kept()?) else { return Ok(None) };
         let leaves = [Leaf::new(&octets)?];
-        let head = self.append_at(expected_size, &Batch { leaves: &leaves, ..Batch::default() })?;
+        let head = self.append_at(expected_size, &Batch { leaves: &leaves, ..Batch::default() }, &mut |_| ())?;
         let Some(note) = vouch.note(head) else {
             self.0.replace(State::clone(&before));
             return Ok(None);

@@ -563,9 +563,17 @@ pub trait Store: Reader + Send {
     /// Records a batch if the ledger still has `expected_size` entries: one durable transaction or nothing. After it returns,
     /// everything in it survives a loss of power.
     ///
+    /// `coming` hears the head that this leads to once the fence is passed, while nobody else can write, and before anything is durable:
+    /// it may come to nothing yet.
+    ///
     /// # Errors
     /// [`StoreError::SizeMoved`] is the fence. [`StoreError::CannotRecord`] and [`StoreError::Broken`] mean stop.
-    fn append_at(&mut self, expected_size: u64, batch: &Batch<'_>) -> Result<Head, StoreError>;
+    fn append_at(
+        &mut self,
+        expected_size: u64,
+        batch: &Batch<'_>,
+        coming: &mut dyn FnMut(Head),
+    ) -> Result<Head, StoreError>;
 
     /// Stores a signed checkpoint durably. Its root must be ours at its size; the first one of a size stays.
     fn put_checkpoint(&mut self, head: Head, note: &[u8]) -> Result<(), StoreError>;

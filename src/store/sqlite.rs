@@ -231,7 +231,12 @@ impl SqliteStore {
         }
     }
 
-    fn append(&mut self, expected_size: u64, batch: &Batch<'_>) -> Result<Frontier, StoreError> {
+    fn append(
+        &mut self,
+        expected_size: u64,
+        batch: &Batch<'_>,
+        coming: &mut dyn FnMut(Head),
+    ) -> Result<Frontier, StoreError> {
         let Batch { leaves, blobs, staged, derived } = *batch;
         let _turn = self.staging.turn_to_write();
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -242,6 +247,7 @@ impl SqliteStore {
         same_head(head, self.frontier.head())?;
         let mut frontier = self.frontier.clone();
         push(&transaction, &mut frontier, leaves)?;
+        coming(frontier.head());
         for (digest, octets) in blobs {
             blobs::put(&transaction, *digest, octets)?;
         }
@@ -331,13 +337,18 @@ fn adopt(connection: &Connection, staging: &Staging, digest: Digest) -> Result<(
 }
 
 impl Store for SqliteStore {
-    fn append_at(&mut self, expected_size: u64, batch: &Batch<'_>) -> Result<Head, StoreError> {
+    fn append_at(
+        &mut self,
+        expected_size: u64,
+        batch: &Batch<'_>,
+        coming: &mut dyn FnMut(Head),
+    ) -> Result<Head, StoreError> {
         self.let_go()?;
         self.check_usable()?;
         if batch.leaves.is_empty() {
             return Err(StoreError::NoLeaves);
         }
-        let result = self.append(expected_size, batch);
+        let result = self.append(expected_size, batch, coming);
         self.frontier = self.recorded(result)?;
         self.staging.forget(batch.staged);
         Ok(self.frontier.head())

@@ -36,7 +36,7 @@ pub(super) fn append(
     let octets: Vec<_> = (size..size + count).map(entry).collect();
     let leaves: Vec<_> = octets.iter().map(|octets| Leaf::new(octets).unwrap()).collect();
     let blobs: Vec<_> = blobs.iter().map(|octets| (Digest::of(octets), *octets)).collect();
-    store.append_at(size, &Batch { leaves: &leaves, blobs: &blobs, staged, derived })
+    store.append_at(size, &Batch { leaves: &leaves, blobs: &blobs, staged, derived }, &mut |_| ())
 }
 
 /// Vouches for whatever it is shown, or not.
@@ -208,12 +208,32 @@ fn a_ledger_that_has_moved_on_takes_nothing() {
             let octets = entry(3);
             let leaves = [Leaf::new(&octets).unwrap()];
             let blobs = [(Digest::of(b"blob"), &b"blob"[..])];
-            let result = store.append_at(expected, &Batch { leaves: &leaves, blobs: &blobs, ..Batch::default() });
+            let batch = Batch { leaves: &leaves, blobs: &blobs, ..Batch::default() };
+            let result =
+                store.append_at(expected, &batch, &mut |head| panic!("a head of {} entries is coming", head.size));
             assert!(matches!(result, Err(StoreError::SizeMoved { expected: e, found: 3 }) if e == expected));
             assert_eq!(store.head().unwrap().size, 3);
             assert_eq!(store.blob_len(Digest::of(b"blob")).unwrap(), None);
         }
-        assert!(matches!(store.append_at(3, &Batch::default()), Err(StoreError::NoLeaves)));
+        assert!(matches!(store.append_at(3, &Batch::default(), &mut |_| ()), Err(StoreError::NoLeaves)));
+    });
+}
+
+#[test]
+fn the_head_that_a_batch_leads_to_is_told_once_before_it_is_there() {
+    each(|store| {
+        append(store, 3, &[], &[], &[]).unwrap();
+        let octets = [entry(3), entry(4)];
+        let leaves = octets.each_ref().map(|octets| Leaf::new(octets).unwrap());
+        let mut told = Vec::new();
+        let head =
+            store.append_at(3, &Batch { leaves: &leaves, ..Batch::default() }, &mut |head| told.push(head)).unwrap();
+        assert_eq!((told.as_slice(), head.size), ([head].as_slice(), 5));
+        // Told, and come to nothing: another one follows at the same size.
+        let missing = [Digest::of(b"never uploaded")];
+        let comes_to_nothing = Batch { leaves: &leaves, staged: &missing, ..Batch::default() };
+        assert!(store.append_at(5, &comes_to_nothing, &mut |head| told.push(head)).is_err());
+        assert_eq!((told.len(), told[1].size, store.head().unwrap()), (2, 7, head));
     });
 }
 

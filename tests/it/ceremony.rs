@@ -20,6 +20,7 @@ use smkid::domain::ledger::head_object::{HEAD_LABELS, HeadObject};
 use smkid::domain::ledger::merkle::{Head, leaf_hash};
 use smkid::domain::names::PartyId;
 use smkid::exercise::programs::signal;
+use smkid::hsm::Token;
 use smkid::recorder::CheckpointSigner as _;
 use smkid::service::checkpoint::TokenSigner;
 use smkid::service::configuration::Configuration;
@@ -638,16 +639,37 @@ fn a_cut_off_write_of_the_head_leaves_the_other_and_a_dead_worker_is_replaced_on
     assert_eq!(start::check_head_object(&token, &*reader, origin).unwrap(), head);
 
     // The worker dies between two checkpoints.
-    let text = Checkpoint::new(origin.clone(), head).text();
-    let verified = |signature: [u8; 64], signer: &TokenSigner| {
-        SignedCheckpoint::assemble(&Checkpoint::new(origin.clone(), head), signer.verifier(), &signature).unwrap();
+    let verifier = state::ledger_verifier(&fold).unwrap().unwrap();
+    let checkpoint = Checkpoint::new(origin.clone(), head);
+    let signs = |signer: &mut TokenSigner, checkpoint: &Checkpoint| {
+        let note = signer.sign(checkpoint).unwrap();
+        assert_eq!(SignedCheckpoint::verify(note.octets(), &verifier).unwrap().checkpoint(), checkpoint);
     };
-    verified(signer.sign(&text).unwrap(), &signer);
-    let pid = token.worker_pid().unwrap();
-    signal(Pid::from_raw(pid.cast_signed()).unwrap(), Signal::KILL).unwrap();
-    verified(signer.sign(&text).unwrap(), &signer);
+    let kill = |token: &Token| {
+        let pid = token.worker_pid().unwrap();
+        signal(Pid::from_raw(pid.cast_signed()).unwrap(), Signal::KILL).unwrap();
+        pid
+    };
+    signs(&mut signer, &checkpoint);
+    let pid = kill(&token);
+    signs(&mut signer, &checkpoint);
     assert_ne!(token.worker_pid(), Some(pid));
-    assert!(signer.sign("another text").is_err());
+    let elsewhere = Checkpoint::new("another.example/ledger".parse().unwrap(), head);
+    assert!(signer.sign(&elsewhere).is_err());
+
+    // What was begun is signed once; what comes to nothing is not taken for what is asked then; a worker that died with it is replaced.
+    let before = token.signatures();
+    signer.begin(&checkpoint);
+    signs(&mut signer, &checkpoint);
+    assert_eq!(token.signatures(), before + 1);
+    signer.begin(&Checkpoint::new(origin.clone(), first.head));
+    signs(&mut signer, &checkpoint);
+    signer.begin(&elsewhere);
+    signs(&mut signer, &checkpoint);
+    let pid = kill(&token);
+    signer.begin(&checkpoint);
+    signs(&mut signer, &checkpoint);
+    assert_ne!(token.worker_pid(), Some(pid));
 
     // A head of a ledger that we do not have.
     let foreign = HeadObject { origin: origin.clone(), head: Head { size: 1, root: head.root } };

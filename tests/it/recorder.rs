@@ -6,6 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use smkid::domain::fold::Fold;
+use smkid::domain::ledger::checkpoint::{Checkpoint, SignedCheckpoint};
 use smkid::domain::ledger::contingency::{
     ContingencyPrepared, ReleaseResult, SymmetricKeySpent, SymmetricRelease, SymmetricReleased,
 };
@@ -15,11 +16,12 @@ use smkid::domain::ledger::entry::{
 };
 use smkid::domain::ledger::jobs::JobList;
 use smkid::domain::ledger::merkle::Head;
-use smkid::domain::ledger::note::Verifier;
 use smkid::domain::names::{Digest, IncidentId, KeyId, KeyLabel, RequestId};
 use smkid::hsm::HsmError;
 use smkid::pipeline::{self, Request, WantedSet};
-use smkid::recorder::{CheckpointSigner, Recorder, SNAPSHOT_LEAVES_AT_STOP, SNAPSHOT_LISTED, record_alone};
+use smkid::recorder::{
+    CannotRecord, CheckpointSigner, Recorder, SNAPSHOT_LEAVES_AT_STOP, SNAPSHOT_LISTED, record_alone,
+};
 use smkid::service::clock::SILENCE_MS_MAX;
 use smkid::state::{self, StateError};
 use smkid::store::Store as _;
@@ -326,17 +328,13 @@ struct Mood {
 }
 
 impl CheckpointSigner for Moody {
-    fn sign(&mut self, text: &str) -> Result<[u8; 64], HsmError> {
+    fn sign(&mut self, checkpoint: &Checkpoint) -> Result<SignedCheckpoint, CannotRecord> {
         self.mood.asked.fetch_add(1, Ordering::SeqCst);
         if self.mood.refuses.load(Ordering::SeqCst) {
             let (label, serial, found) = ("ledger-a".into(), "1".into(), "none".into());
-            return Err(HsmError::TokenAbsent { label, serial, found });
+            return Err(HsmError::TokenAbsent { label, serial, found }.into());
         }
-        self.signer.sign(text)
-    }
-
-    fn verifier(&self) -> &Verifier {
-        self.signer.verifier()
+        self.signer.sign(checkpoint)
     }
 
     fn is_ready(&self) -> bool {

@@ -312,7 +312,7 @@ fn snapshots_for_ever(directory: &Path) -> ! {
         let (device, facts) = row(size);
         let derived = [Derived::Device { key: &key(), device, row: &facts }];
         let batch = Batch { leaves: &[Leaf::new(octets).unwrap()], derived: &derived, ..Batch::default() };
-        size = store.append_at(size, &batch).unwrap().size;
+        size = store.append_at(size, &batch, &mut |_| ()).unwrap().size;
         if size.is_multiple_of(BETWEEN) {
             size = store.snapshot_at(size, &mut Written(size)).unwrap().unwrap().size;
         }

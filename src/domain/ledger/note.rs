@@ -174,10 +174,13 @@ impl Verifier {
         &self.spki
     }
 
+    /// The key itself: `04 ‖ x ‖ y` (SEC 1 2.3.3).
+    pub fn point(&self) -> &[u8] {
+        &self.spki[SPKI_P256_HEAD.len()..]
+    }
+
     fn verifies(&self, text: &[u8], signature_der: &[u8]) -> bool {
-        UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, &self.spki[SPKI_P256_HEAD.len()..])
-            .verify(text, signature_der)
-            .is_ok()
+        UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, self.point()).verify(text, signature_der).is_ok()
     }
 }
 
@@ -241,14 +244,12 @@ impl Note {
         Ok(Self { whole: whole.into(), text: 0..text_len, signatures })
     }
 
-    /// A note of `text` with one signature of type `0x02` (in DER), checked before it is handed out.
+    /// A note of `text` with one signature of type `0x02` (in DER), which [`Note::verify`] has still to verify.
     pub fn assemble(text: &str, key: &Verifier, signature_der: &[u8]) -> Result<Self, NoteError> {
         let mut signature = key.key_id.to_vec();
         signature.extend(signature_der);
         let whole = format!("{text}\n\u{2014} {} {}\n", key.name, STANDARD.encode(signature));
-        let note = Self::parse(whole.as_bytes())?;
-        note.verify(key)?;
-        Ok(note)
+        Self::parse(whole.as_bytes())
     }
 
     /// The whole note, as it came.

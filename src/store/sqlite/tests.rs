@@ -318,8 +318,8 @@ fn another_process_that_appended_is_the_fence_s_business() {
     let octets = entry(5);
     let leaves = [crate::domain::ledger::merkle::Leaf::new(&octets).unwrap()];
     let batch = Batch { leaves: &leaves, ..Batch::default() };
-    assert!(matches!(store.append_at(5, &batch), Err(StoreError::SizeMoved { expected: 5, found: 6 })));
-    assert!(matches!(store.append_at(6, &batch), Err(StoreError::HeadCorrupt { .. })));
+    assert!(matches!(store.append_at(5, &batch, &mut |_| ()), Err(StoreError::SizeMoved { expected: 5, found: 6 })));
+    assert!(matches!(store.append_at(6, &batch, &mut |_| ()), Err(StoreError::HeadCorrupt { .. })));
 }
 
 #[test]

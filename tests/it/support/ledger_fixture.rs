@@ -42,9 +42,8 @@ use smkid::domain::policy::facts::WantedForm;
 use smkid::domain::policy::rules::{self, CommandFacts};
 use smkid::domain::policy::{Policy, digest};
 use smkid::domain::time::{Timestamp, Window};
-use smkid::hsm::HsmError;
 use smkid::hsm::signer::{PemSigner, PersonSigner as _};
-use smkid::recorder::{CheckpointSigner, Moment, Recorder, record_alone};
+use smkid::recorder::{CannotRecord, CheckpointSigner, Moment, Recorder, record_alone};
 use smkid::service::clock::{Before, Comparison, Now, Reading};
 use smkid::store::memory::MemoryStore;
 use smkid::store::{Reader, StagingLimits, Store};
@@ -176,12 +175,9 @@ pub struct Signer {
 }
 
 impl CheckpointSigner for Signer {
-    fn sign(&mut self, text: &str) -> Result<[u8; 64], HsmError> {
-        Ok(self.key.sign(text.as_bytes()))
-    }
-
-    fn verifier(&self) -> &Verifier {
-        &self.verifier
+    fn sign(&mut self, checkpoint: &Checkpoint) -> Result<SignedCheckpoint, CannotRecord> {
+        let signature = self.key.sign(checkpoint.text().as_bytes());
+        Ok(SignedCheckpoint::assemble(checkpoint, &self.verifier, &signature)?)
     }
 }
 

@@ -44,7 +44,7 @@ fn a_signature_made_by_openssl_verifies_as_a_note() {
     assert_eq!(note.signatures()[0].key_id, key.key_id());
     // openssl pkey -pubin -in openssl.pem -outform DER | sha256sum | cut -c1-8
     assert_eq!(hex::encode(key.key_id()), include_str!("tests/openssl.keyid").trim());
-    assert!(Note::assemble("another\n", &key, &signature).is_err());
+    assert!(Note::assemble("another\n", &key, &signature).unwrap().verify(&key).is_err());
 }
 
 #[test]

@@ -191,7 +191,7 @@ fn entries_are_those_that_every_filter_lets_through_with_all_that_belongs_to_the
 fn check_entries(store: &mut dyn Store, leaves: &[Leaf<'_>]) {
     let documents = [departure(), extension()];
     let blobs: Vec<_> = documents.iter().map(|written| (Digest::of(written.octets()), written.octets())).collect();
-    store.append_at(0, &Appended { leaves, blobs: &blobs, staged: &[], derived: &[] }).unwrap();
+    store.append_at(0, &Appended { leaves, blobs: &blobs, staged: &[], derived: &[] }, &mut |_| ()).unwrap();
     let reader = store.reader().unwrap();
     let check = |of: wire::EntriesOf, expected: &[u64]| {
         let found = super::entries(&*reader, &of).unwrap();

@@ -118,7 +118,7 @@ fn a_story_is_the_same_in_parts_of_any_length_and_has_its_directions() {
     let mut store = MemoryStore::new(StagingLimits { account_len_max: 1, total_len_max: 1 }).unwrap();
     let (departure, none) = (departure(), []);
     let blobs = [(Digest::of(departure.octets()), departure.octets())];
-    store.append_at(0, &Appended { leaves: &leaves, blobs: &blobs, staged: &none, derived: &[] }).unwrap();
+    store.append_at(0, &Appended { leaves: &leaves, blobs: &blobs, staged: &none, derived: &[] }, &mut |_| ()).unwrap();
     let reader = store.reader().unwrap();
     let part = |from, most| story(&*reader, incident(), (1, from), most).unwrap();
 

@@ -526,7 +526,7 @@ impl Recorder {
         derived.extend(rows.iter().map(Row::derived));
         let batch = Batch { leaves: &leaves, blobs: &blobs, staged: &queue.staged, derived: &derived };
         // The token signs while the disk writes: each takes about as long as the other, and whoever asked waits for both. Its signature is
-        // used only once this is durable; else nobody is shown it, for the daemon stops.
+        // used only once this is durable. If it does not become that, nobody is shown it: the daemon stops.
         let (signer, origin) = (&mut self.signer, self.fold.origin());
         let mut coming = |head| {
             if let (Some(signer), Some(origin)) = (signer.as_mut(), origin) {

@@ -233,8 +233,8 @@ struct Shared {
     queue: Mutex<VecDeque<Job>>,
     /// For signers with a session: something came to be signed, or the worker is closing.
     come: Condvar,
-    /// For signers without one, which pause: the worker is closing.
-    closed: Condvar,
+    /// For signers without one, which pause: something came and nobody can sign it, or the worker is closing.
+    needed: Condvar,
     mark: OwnedFd,
     keys: Mutex<BTreeMap<KeyLabel, Arc<Key>>>,
     origin: Option<Origin>,
@@ -257,7 +257,7 @@ impl Shared {
             lacking: Mutex::new(None),
             queue: Mutex::default(),
             come: Condvar::new(),
-            closed: Condvar::new(),
+            needed: Condvar::new(),
             mark,
             keys: Mutex::default(),
             origin: setup.origin.clone(),
@@ -410,6 +410,9 @@ impl Shared {
                     lock(&self.queue).push_back(job);
                     // As many as there is work for: one that wakes for nothing takes a core from whoever waits for what the other signs.
                     (0..count.min(self.slots.len())).for_each(|_| self.come.notify_one());
+                    if !self.has_session() {
+                        self.needed.notify_all();
+                    }
                     if is_secret {
                         buffer.zeroize();
                     }
@@ -458,7 +461,7 @@ impl Shared {
 
     fn wake_all(&self) {
         self.come.notify_all();
-        self.closed.notify_all();
+        self.needed.notify_all();
     }
 
     /// Says of everything that still waits that it was not begun.
@@ -468,6 +471,11 @@ impl Shared {
             let answers = (0..job.items.len() as u64).map(|n| (first + n, Answer::GivenUp)).collect();
             let _ = self.send(&FromWorker::Answers(answers));
         }
+    }
+
+    /// Whether any signer has a session.
+    fn has_session(&self) -> bool {
+        self.slots.iter().any(|slot| slot.has_session.load(Ordering::SeqCst))
     }
 
     /// Whether anything waits to be signed.
@@ -534,7 +542,7 @@ impl Shared {
                     return true;
                 }
                 Err(error) => {
-                    let others_sign = self.slots.iter().any(|slot| slot.has_session.load(Ordering::SeqCst));
+                    let others_sign = self.has_session();
                     let may_pass = error.class() == Class::RetryOnNewSession;
                     if !may_pass || (!others_sign && began.elapsed() >= SESSION_PATIENCE) {
                         self.break_off(error);
@@ -544,7 +552,7 @@ impl Shared {
                     let pause = if others_sign { SESSION_EVERY } else { SESSION_PATIENCE / 8 };
                     let queue = lock(&self.queue);
                     if !self.closing.load(Ordering::SeqCst) {
-                        drop(self.closed.wait_timeout(queue, pause));
+                        drop(self.needed.wait_timeout(queue, pause));
                     }
                 }
             }

@@ -23,7 +23,7 @@ pub struct TokenSigner {
     deadline: Duration,
     clock: Arc<Clock>,
     /// What was submitted ahead of the call that asks for it.
-    begun: Option<(Checkpoint, Result<Results, HsmError>)>,
+    begun: Option<(Checkpoint, Results)>,
 }
 
 impl TokenSigner {
@@ -55,7 +55,10 @@ impl TokenSigner {
 
     fn once(&mut self, checkpoint: &Checkpoint) -> Result<SignedCheckpoint, CannotRecord> {
         let begun = self.begun.take().filter(|(begun, _)| begun == checkpoint);
-        let mut results = begun.map_or_else(|| self.submit(checkpoint), |(_, results)| results)?;
+        let mut results = match begun {
+            Some((_, results)) => results,
+            None => self.submit(checkpoint)?,
+        };
         let outcome = results.wait_next_awake(AWAKE).map(|result| result.outcome);
         let signature = match outcome.unwrap_or(Outcome::NotSigned(NotSigned::NotReached)) {
             Outcome::Signed(signature) => signature,
@@ -70,10 +73,7 @@ impl TokenSigner {
                 return Err(HsmError::WorkerEnded { status: why.to_string() }.into());
             }
         };
-        // Verified as it came from the token. By another key than the ledger's it verifies here no more, which says so.
-        let is_by_ledger_key = results.by().octets() == self.verifier.point();
-        let assemble = if is_by_ledger_key { SignedCheckpoint::assemble_verified } else { SignedCheckpoint::assemble };
-        Ok(assemble(checkpoint, &self.verifier, &signature)?)
+        Ok(SignedCheckpoint::assemble_verified(checkpoint, &self.verifier, (&signature, results.by().octets()))?)
     }
 }
 
@@ -96,7 +96,8 @@ impl CheckpointSigner for TokenSigner {
     }
 
     fn begin(&mut self, next: &Checkpoint) {
-        self.begun = Some((next.clone(), self.submit(next)));
+        // A token that is away now may be there when it is asked.
+        self.begun = self.submit(next).ok().map(|results| (next.clone(), results));
     }
 
     fn is_ready(&self) -> bool {

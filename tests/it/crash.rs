@@ -101,6 +101,10 @@ async fn killed_at(site: &Site, which: Which, n: u64) -> (wire::RecoverySign, Le
     let ask = ask_for_all(site.main());
     let answer = send(&daemon, &ask);
     site.reach(which, "C_Sign", n).await;
+    if matches!(which, Which::Ledger) {
+        // The ledger token is asked while the entries are being made durable: killed after that, without the checkpoint.
+        site.reach_uncovered().await;
+    }
     daemon.kill().await.unwrap();
     let mut handed = Handed::default();
     let items = came(answer).await;

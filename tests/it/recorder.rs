@@ -1,7 +1,7 @@
 //! The recorder and the start that finds what it left: what is believed, and what cannot stop it.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -20,11 +20,12 @@ use smkid::domain::names::{Digest, IncidentId, KeyId, KeyLabel, RequestId};
 use smkid::hsm::HsmError;
 use smkid::pipeline::{self, Request, WantedSet};
 use smkid::recorder::{
-    CannotRecord, CheckpointSigner, Recorder, SNAPSHOT_LEAVES_AT_STOP, SNAPSHOT_LISTED, record_alone,
+    CannotRecord, CheckpointSigner, Recorded, Recorder, SNAPSHOT_LEAVES_AT_STOP, SNAPSHOT_LISTED, record_alone,
 };
 use smkid::service::clock::SILENCE_MS_MAX;
 use smkid::state::{self, StateError};
-use smkid::store::Store as _;
+use smkid::store::memory::MemoryStore;
+use smkid::store::{Reader as _, Store as _, StoreError};
 
 use crate::audit::{FIRST, responses};
 use crate::support::ledger_fixture::{Fixture, MINUTE_MS, Signer, device, operator};
@@ -340,6 +341,86 @@ impl CheckpointSigner for Moody {
     fn is_ready(&self) -> bool {
         !self.mood.is_away.load(Ordering::SeqCst)
     }
+}
+
+/// What it was told or asked, of which size, and whether that head was durable then.
+type Note = (&'static str, u64, bool);
+
+/// A ledger token that notes what it is told and asked.
+struct Noting {
+    signer: Signer,
+    store: MemoryStore,
+    notes: Arc<Mutex<Vec<Note>>>,
+    refuses: Arc<AtomicBool>,
+}
+
+impl Noting {
+    fn note(&self, what: &'static str, checkpoint: &Checkpoint) {
+        let is_durable = self.store.head().unwrap() == checkpoint.head();
+        self.notes.lock().unwrap().push((what, checkpoint.size, is_durable));
+    }
+}
+
+impl CheckpointSigner for Noting {
+    fn begin(&mut self, next: &Checkpoint) {
+        self.note("begun", next);
+    }
+
+    fn sign(&mut self, checkpoint: &Checkpoint) -> Result<SignedCheckpoint, CannotRecord> {
+        self.note("signed", checkpoint);
+        if self.refuses.swap(false, Ordering::SeqCst) {
+            Err(HsmError::Locked.into())
+        } else {
+            self.signer.sign(checkpoint)
+        }
+    }
+}
+
+#[test]
+fn a_checkpoint_is_begun_while_its_entries_are_made_durable_and_asked_for_only_once_they_are() {
+    let fixture = Fixture::new();
+    let store = fixture.in_memory();
+    let (notes, refuses) = (Arc::<Mutex<Vec<_>>>::default(), Arc::<AtomicBool>::default());
+    let recorder = || {
+        let mut recorder = fixture.without_key();
+        let (notes, refuses) = (Arc::clone(&notes), Arc::clone(&refuses));
+        recorder.set_signer(Box::new(Noting { signer: fixture.signer(), store: store.clone(), notes, refuses }));
+        recorder
+    };
+    let taken = || std::mem::take(&mut *notes.lock().unwrap());
+    let ask = |recorder: &mut Recorder| {
+        record_alone(recorder, |recorder| recorder.queue(&Actor::daemon(), counted())).map(Recorded::into_inner)
+    };
+    let (mut one, mut other) = (recorder(), recorder());
+    let size = one.durable().size;
+    ask(&mut one).unwrap();
+    assert_eq!(taken(), [("begun", size + 1, false), ("signed", size + 1, true)]);
+
+    // Refused, it is asked for again together with what comes next.
+    refuses.store(true, Ordering::SeqCst);
+    assert!(matches!(ask(&mut one), Err(CannotRecord::Token(HsmError::Locked))));
+    assert_eq!((store.head().unwrap().size, one.checkpointed()), (size + 2, size + 1));
+    assert_eq!(taken(), [("begun", size + 2, false), ("signed", size + 2, true)]);
+    ask(&mut one).unwrap();
+    assert_eq!(taken(), [("begun", size + 3, false), ("signed", size + 3, true)]);
+    assert_eq!((store.head().unwrap().size, one.checkpointed()), (size + 3, size + 3));
+
+    // Who has lost the ledger to somebody else begins nothing.
+    let lost = ask(&mut other);
+    assert!(matches!(lost, Err(CannotRecord::Store(StoreError::SizeMoved { .. }))), "{lost:?}");
+    assert_eq!(taken(), []);
+
+    // What was begun and does not become durable is not asked for, and nothing of it is kept.
+    let before = (store.head().unwrap(), store.latest_checkpoint().unwrap());
+    let failed = record_alone(&mut one, |recorder| {
+        let index = recorder.queue(&Actor::daemon(), counted())?;
+        recorder.queue_signature(index, [7; 64], false);
+        recorder.queue_signature(index, [8; 64], false);
+        Ok(index)
+    });
+    assert!(matches!(failed, Err(CannotRecord::Store(StoreError::SignatureExists { .. }))), "{failed:?}");
+    assert_eq!(taken(), [("begun", size + 4, false)]);
+    assert_eq!((store.head().unwrap(), store.latest_checkpoint().unwrap()), before);
 }
 
 #[test]

@@ -748,6 +748,16 @@ impl Site {
         }
     }
 
+    /// Waits until entries are durable that no checkpoint covers.
+    pub async fn reach_uncovered(&self) {
+        let begun = Instant::now();
+        let reader = SqliteReader::open(&self.state()).unwrap();
+        while reader.latest_checkpoint().unwrap().unwrap().head == reader.head().unwrap() {
+            assert!(begun.elapsed() < REACH_MAX, "a checkpoint covers everything");
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
     pub async fn try_start(&self) -> Result<Daemon, ProgramError> {
         Daemon::start(&programs(), &self.configuration, &self.socket, &self.path("smkid.log")).await
     }

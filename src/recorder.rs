@@ -4,7 +4,7 @@
 //! which decides against the durable head plus what is queued before it, queues entries, and answers. The answer leaves
 //! only after everything queued is durable and under a signed checkpoint; what several askers queued meanwhile shares one
 //! transaction and one signature, which the token makes while the disk writes, and which is kept and shown only once the entries
-//! are durable. If that fails, nobody gets an answer but that nothing more can be recorded, and the daemon stops: the state in
+//! are durable. If the transaction fails, nobody gets an answer but that nothing more can be recorded, and the daemon stops: the state in
 //! memory would be ahead of what is on the disk.
 //!
 //! A ledger token that is away or fails is no such failure: what was queued is durable, its answers wait until the token signs
@@ -113,12 +113,15 @@ impl From<BookError> for CannotRecord {
     }
 }
 
-/// Signs the text of checkpoints with the ledger key.
+/// Signs checkpoints with the ledger key.
 pub trait CheckpointSigner: Send {
-    /// Says which checkpoint [`CheckpointSigner::sign`] is going to be asked for next, if all goes well: whoever has a long way to the key
-    /// may set out. What it leads to is for that call alone, and for nobody if it is not made.
+    /// Says that [`CheckpointSigner::sign`] will be asked for this one once its entries are durable. It may be submitted to the token now; no
+    /// result is given out before that call.
     fn begin(&mut self, _next: &Checkpoint) {}
-    /// The checkpoint under the ledger key's signature, which was verified.
+    /// The checkpoint under a verified signature.
+    ///
+    /// # Errors
+    /// [`CannotRecord::Token`]: it was not signed. [`CannotRecord::Checkpoint`]: it does not verify, or is another ledger's.
     fn sign(&mut self, checkpoint: &Checkpoint) -> Result<SignedCheckpoint, CannotRecord>;
     /// Whether it can be asked: its token is there.
     fn is_ready(&self) -> bool {
@@ -525,8 +528,7 @@ impl Recorder {
         }
         derived.extend(rows.iter().map(Row::derived));
         let batch = Batch { leaves: &leaves, blobs: &blobs, staged: &queue.staged, derived: &derived };
-        // The token signs while the disk writes: each takes about as long as the other, and whoever asked waits for both. Its signature is
-        // used only once this is durable. If it does not become that, nobody is shown it: the daemon stops.
+        // Whoever asked waits for disk and token: they work at the same time.
         let (signer, origin) = (&mut self.signer, self.fold.origin());
         let mut coming = |head| {
             if let (Some(signer), Some(origin)) = (signer.as_mut(), origin) {

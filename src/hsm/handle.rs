@@ -194,7 +194,7 @@ pub struct SignResult {
 /// The outcomes of one call, one for each item, as they come: in no particular order.
 #[derive(Debug)]
 pub struct Results {
-    by: PublicPoint,
+    verified_with: PublicPoint,
     /// Those that came and were not taken.
     came: std::vec::IntoIter<SignResult>,
     outcomes: UnboundedReceiver<Vec<SignResult>>,
@@ -202,8 +202,8 @@ pub struct Results {
 
 impl Results {
     /// The key that each signature was verified with before it was handed out.
-    pub const fn by(&self) -> &PublicPoint {
-        &self.by
+    pub const fn verified_with(&self) -> &PublicPoint {
+        &self.verified_with
     }
 
     /// The next one; `None` after the last.
@@ -526,8 +526,8 @@ impl Token {
         not_after: Timestamp,
     ) -> Result<Results, HsmError> {
         let (results, outcomes) = unbounded_channel();
-        let by = self.sign_into(fences, key, items, not_after, (results, Told::AsTheyCome))?;
-        Ok(Results { by, came: Vec::new().into_iter(), outcomes })
+        let verified_with = self.sign_into(fences, key, items, not_after, (results, Told::AsTheyCome))?;
+        Ok(Results { verified_with, came: Vec::new().into_iter(), outcomes })
     }
 
     /// [`Token::sign_decided`], with the outcomes given to whoever holds the other end of `results`. Answers the key that they are verified with.

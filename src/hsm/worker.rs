@@ -409,7 +409,7 @@ impl Shared {
                     let count = job.items.len();
                     lock(&self.queue).push_back(job);
                     // As many as there is work for: one that wakes for nothing takes a core from whoever waits for what the other signs.
-                    (0..count.min(self.slots.len())).for_each(|_| self.come.notify_one());
+                    (0..count.min(self.slots.len() - 1)).for_each(|_| self.come.notify_one());
                     if !self.has_session() {
                         self.needed.notify_all();
                     }

@@ -73,7 +73,12 @@ impl TokenSigner {
                 return Err(HsmError::WorkerEnded { status: why.to_string() }.into());
             }
         };
-        Ok(SignedCheckpoint::assemble_verified(checkpoint, &self.verifier, (&signature, results.by().octets()))?)
+        Ok(SignedCheckpoint::assemble_verified(
+            checkpoint,
+            &self.verifier,
+            &signature,
+            results.verified_with().octets(),
+        )?)
     }
 }
 

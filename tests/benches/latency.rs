@@ -1,11 +1,12 @@
 //! One command alone, with the daemon warm: its latency against the sum of what it cannot do without, each part measured in the same
 //! rounds: an echo on a Unix socket, two round trips to a worker process, its C_Signs, one verification, its durable commits.
 //!
-//! The parts are measured in turn, one after the other as a command does them, each in the process that has it: that is the sum which counts.
-//! Beside it stands the sum of the same parts in rows of [`ALONE`] of each. A part that was done a moment before finds its code and data in the caches
-//! and its core awake, which no command alone does: a C_Sign or a commit takes a half longer in turn.
+//! Two sums are printed. The one that counts is of parts in turn: a command does its parts in turn, also in a row of commands. C_Signs and
+//! commits are the limit program's. In rows of [`ALONE`] of each, a part finds its code and data in the caches and its core awake, so that sum is
+//! smaller, and the command's ratio to it greater.
 //!
-//! What is above the sum is what the daemon adds: decisions, encodings, and hops between threads, of which each costs some 30 to 50 µs.
+//! Both add the parts up. The daemon signs a checkpoint while it commits the entries, so what it adds (decisions, encodings, hops
+//! between threads) is more than what is above a sum, by up to a C_Sign for each checkpoint.
 
 use std::path::Path;
 
@@ -37,7 +38,7 @@ const COMMAND_LEN: usize = 3_986;
 const ROUND_TRIPS: f64 = 2.0;
 /// Durable commits for each checkpoint: of the entries, and of the checkpoint itself.
 const COMMITS_PER_CHECKPOINT: f64 = 2.0;
-/// The latency over the sum of the parts, at most.
+/// The latency over the sum of the parts in turn, at most.
 const RATIO_MAX: f64 = 1.8;
 
 /// Measures latency and parts in turns. Answers whether the target is met.

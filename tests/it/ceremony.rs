@@ -18,6 +18,7 @@ use smkid::domain::ledger::checkpoint::{Checkpoint, SignedCheckpoint};
 use smkid::domain::ledger::entry::{Entry, Event, SignResult};
 use smkid::domain::ledger::head_object::{HEAD_LABELS, HeadObject};
 use smkid::domain::ledger::merkle::{Head, leaf_hash};
+use smkid::domain::ledger::note::Verifier;
 use smkid::domain::names::PartyId;
 use smkid::exercise::programs::signal;
 use smkid::hsm::Token;
@@ -614,6 +615,64 @@ fn a_module_that_dies_at_any_write_leaves_what_the_next_run_completes() {
     stage.expect(0, "Next: send", &format!("request {TOKENS} --key recovery-1 --out keys"));
 }
 
+/// Has a checkpoint signed, which must be the very one that was asked for.
+fn signs(signer: &mut TokenSigner, checkpoint: &Checkpoint) {
+    let note = signer.sign(checkpoint).unwrap();
+    assert_eq!(note.checkpoint(), checkpoint);
+    // By what the token says of its key, and not by what the signer holds.
+    let report = signer.token().report().unwrap();
+    let verifier = Verifier::from_spki(checkpoint.origin.as_str(), &report.keys[0].spki).unwrap();
+    assert_eq!(SignedCheckpoint::verify(note.octets(), &verifier), Ok(note));
+}
+
+/// Kills the worker of a token; which it was.
+fn kill(token: &Token) -> u32 {
+    let pid = token.worker_pid().unwrap();
+    signal(Pid::from_raw(pid.cast_signed()).unwrap(), Signal::KILL).unwrap();
+    pid
+}
+
+#[test]
+fn a_checkpoint_that_was_begun_is_signed_once_and_used_only_where_that_very_one_is_asked_for() {
+    let stage = Stage::begun();
+    let configuration = || Configuration::read(&stage.path("smkid.toml")).unwrap();
+    let (store, fold) = start::open_ledger(&configuration()).unwrap();
+    let reader = store.reader().unwrap();
+    let open = || {
+        let smkid = Some(PathBuf::from(env!("CARGO_BIN_EXE_smkid")));
+        start::ledger_signer(&configuration(), &fold, &*reader, smkid, SecretString::from(PIN)).unwrap()
+    };
+    let mut signer = open();
+    let token = signer.token().clone();
+    let (origin, head) = (fold.origin().unwrap().clone(), store.head().unwrap());
+    let checkpoint = Checkpoint::new(origin.clone(), head);
+
+    let before = token.signatures();
+    signer.begin(&checkpoint);
+    signs(&mut signer, &checkpoint);
+    assert_eq!(token.signatures(), before + 1);
+
+    // The same size and another root, as a write that failed leaves it behind; and a ledger's that is not ours.
+    let failed = Head { root: reader.root_at(1).unwrap(), ..head };
+    assert_ne!(failed, head);
+    signer.begin(&Checkpoint::new(origin, failed));
+    signs(&mut signer, &checkpoint);
+    signer.begin(&Checkpoint::new("another.example/ledger".parse().unwrap(), head));
+    signs(&mut signer, &checkpoint);
+
+    // The worker dies before it is submitted, or with it.
+    let pid = kill(&token);
+    signer.begin(&checkpoint);
+    signs(&mut signer, &checkpoint);
+    assert_ne!(token.worker_pid(), Some(pid));
+    stage.configure_with("", Some("C_Sign 1 kill"));
+    let mut signer = open();
+    let pid = signer.token().worker_pid();
+    signer.begin(&checkpoint);
+    signs(&mut signer, &checkpoint);
+    assert_ne!(signer.token().worker_pid(), pid);
+}
+
 #[test]
 fn a_cut_off_write_of_the_head_leaves_the_other_and_a_dead_worker_is_replaced_once() {
     let stage = Stage::begun();
@@ -639,37 +698,12 @@ fn a_cut_off_write_of_the_head_leaves_the_other_and_a_dead_worker_is_replaced_on
     assert_eq!(start::check_head_object(&token, &*reader, origin).unwrap(), head);
 
     // The worker dies between two checkpoints.
-    let verifier = state::ledger_verifier(&fold).unwrap().unwrap();
     let checkpoint = Checkpoint::new(origin.clone(), head);
-    let signs = |signer: &mut TokenSigner, checkpoint: &Checkpoint| {
-        let note = signer.sign(checkpoint).unwrap();
-        assert_eq!(SignedCheckpoint::verify(note.octets(), &verifier).unwrap().checkpoint(), checkpoint);
-    };
-    let kill = |token: &Token| {
-        let pid = token.worker_pid().unwrap();
-        signal(Pid::from_raw(pid.cast_signed()).unwrap(), Signal::KILL).unwrap();
-        pid
-    };
     signs(&mut signer, &checkpoint);
     let pid = kill(&token);
     signs(&mut signer, &checkpoint);
     assert_ne!(token.worker_pid(), Some(pid));
-    let elsewhere = Checkpoint::new("another.example/ledger".parse().unwrap(), head);
-    assert!(signer.sign(&elsewhere).is_err());
-
-    // What was begun is signed once; what comes to nothing is not taken for what is asked then; a worker that died with it is replaced.
-    let before = token.signatures();
-    signer.begin(&checkpoint);
-    signs(&mut signer, &checkpoint);
-    assert_eq!(token.signatures(), before + 1);
-    signer.begin(&Checkpoint::new(origin.clone(), first.head));
-    signs(&mut signer, &checkpoint);
-    signer.begin(&elsewhere);
-    signs(&mut signer, &checkpoint);
-    let pid = kill(&token);
-    signer.begin(&checkpoint);
-    signs(&mut signer, &checkpoint);
-    assert_ne!(token.worker_pid(), Some(pid));
+    assert!(signer.sign(&Checkpoint::new("another.example/ledger".parse().unwrap(), head)).is_err());
 
     // A head of a ledger that we do not have.
     let foreign = HeadObject { origin: origin.clone(), head: Head { size: 1, root: head.root } };

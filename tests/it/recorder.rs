@@ -344,30 +344,30 @@ impl CheckpointSigner for Moody {
 }
 
 /// What it was told or asked, of which size, and whether that head was durable then.
-type Note = (&'static str, u64, bool);
+type Heard = (&'static str, u64, bool);
 
-/// A ledger token that notes what it is told and asked.
-struct Noting {
+/// A ledger token that keeps what it is told and asked.
+struct Listening {
     signer: Signer,
     store: MemoryStore,
-    notes: Arc<Mutex<Vec<Note>>>,
+    heard: Arc<Mutex<Vec<Heard>>>,
     refuses: Arc<AtomicBool>,
 }
 
-impl Noting {
-    fn note(&self, what: &'static str, checkpoint: &Checkpoint) {
+impl Listening {
+    fn hear(&self, what: &'static str, checkpoint: &Checkpoint) {
         let is_durable = self.store.head().unwrap() == checkpoint.head();
-        self.notes.lock().unwrap().push((what, checkpoint.size, is_durable));
+        self.heard.lock().unwrap().push((what, checkpoint.size, is_durable));
     }
 }
 
-impl CheckpointSigner for Noting {
+impl CheckpointSigner for Listening {
     fn begin(&mut self, next: &Checkpoint) {
-        self.note("begun", next);
+        self.hear("begun", next);
     }
 
     fn sign(&mut self, checkpoint: &Checkpoint) -> Result<SignedCheckpoint, CannotRecord> {
-        self.note("signed", checkpoint);
+        self.hear("signed", checkpoint);
         if self.refuses.swap(false, Ordering::SeqCst) {
             Err(HsmError::Locked.into())
         } else {
@@ -380,14 +380,14 @@ impl CheckpointSigner for Noting {
 fn a_checkpoint_is_begun_while_its_entries_are_made_durable_and_asked_for_only_once_they_are() {
     let fixture = Fixture::new();
     let store = fixture.in_memory();
-    let (notes, refuses) = (Arc::<Mutex<Vec<_>>>::default(), Arc::<AtomicBool>::default());
+    let (heard, refuses) = (Arc::<Mutex<Vec<_>>>::default(), Arc::<AtomicBool>::default());
     let recorder = || {
         let mut recorder = fixture.without_key();
-        let (notes, refuses) = (Arc::clone(&notes), Arc::clone(&refuses));
-        recorder.set_signer(Box::new(Noting { signer: fixture.signer(), store: store.clone(), notes, refuses }));
+        let (heard, refuses) = (Arc::clone(&heard), Arc::clone(&refuses));
+        recorder.set_signer(Box::new(Listening { signer: fixture.signer(), store: store.clone(), heard, refuses }));
         recorder
     };
-    let taken = || std::mem::take(&mut *notes.lock().unwrap());
+    let taken = || std::mem::take(&mut *heard.lock().unwrap());
     let ask = |recorder: &mut Recorder| {
         record_alone(recorder, |recorder| recorder.queue(&Actor::daemon(), counted())).map(Recorded::into_inner)
     };

@@ -236,11 +236,15 @@ async fn hand_in(
 }
 
 /// Messages that are sorted by their Devices before they are cut into parts. Devices answer in no order, and the daemon finds what it knows of
-/// neighbours in one place: of a window's parts each has a sixteenth of the Devices.
+/// neighbours in one place: of a full window's parts each has a sixteenth of the Devices.
 const WINDOW_MESSAGES_MAX: usize = 16 * MESSAGES_MAX;
 
 /// Octets of those, which are held in memory beside the parts that are on their way.
 const WINDOW_LEN_MAX: u64 = 32 * 1024 * 1024;
+
+/// How many times as many messages a window has as the one before, up to [`WINDOW_MESSAGES_MAX`]. The first has no more than a part takes, so
+/// that the daemon verifies while the next is read.
+const WINDOW_GROWTH: usize = 4;
 
 /// Some messages of the files, each with where it stands.
 #[derive(Default)]
@@ -283,16 +287,18 @@ impl Window {
 /// Cuts files into parts.
 fn read(files: &[Arc<Path>], given: &Given, emit: &mut dyn FnMut(Part) -> bool) -> Result<(), CliError> {
     let (mut window, mut part, mut is_wanted) = (Window::default(), Part::default(), true);
+    let mut window_max = MESSAGES_MAX;
     for file in files {
         // What comes through a pipe may come slowly, and goes out a part at a time.
         let is_regular = fs::metadata(file).is_ok_and(|file| file.is_file());
-        let most = if is_regular { (WINDOW_MESSAGES_MAX, WINDOW_LEN_MAX) } else { (MESSAGES_MAX, MESSAGES_LEN_MAX) };
         let mut visit = |(at, found): Found<'_>| {
             let place = Place { file: Arc::clone(file), at };
             match found {
                 Ok(octets) => {
+                    let most = if is_regular { (window_max, WINDOW_LEN_MAX) } else { (MESSAGES_MAX, MESSAGES_LEN_MAX) };
                     if window.is_full(most, octets.len()) {
                         is_wanted &= window.cut(&mut part, given, emit);
+                        window_max = (window_max * WINDOW_GROWTH).min(WINDOW_MESSAGES_MAX);
                     }
                     window.messages.push(octets);
                     window.places.push(place);
@@ -476,14 +482,15 @@ mod tests {
     }
 
     #[test]
-    fn messages_of_more_than_one_part_are_sorted_by_device_and_each_keeps_its_place() {
-        let count = 2 * MESSAGES_MAX as u64 + 5;
+    fn the_first_part_stays_as_it_came_and_what_follows_is_sorted_by_device_and_each_keeps_its_place() {
+        let count = 3 * MESSAGES_MAX as u64 + 5;
         // Devices in no order, each twice, the second time at once.
         let devices: Vec<u64> = (0..count).map(|n| n / 2 * 7_919 % 10_007).collect();
         let all: Vec<Vec<u8>> = (0..).zip(&devices).map(|(n, device)| message(*device, n)).collect();
         let len = all[0].len() as u64;
         let parts = parts_of(&all.concat());
-        assert_eq!(parts.iter().map(|part| part.messages.len()).collect::<Vec<_>>(), [MESSAGES_MAX, MESSAGES_MAX, 5]);
+        let lens: Vec<_> = parts.iter().map(|part| part.messages.len()).collect();
+        assert_eq!(lens, [MESSAGES_MAX, MESSAGES_MAX, MESSAGES_MAX, 5]);
         let mut came = Vec::new();
         for part in &parts {
             assert_eq!(part.messages.len(), part.places.len());
@@ -494,10 +501,10 @@ mod tests {
                 came.push((devices[usize::try_from(n).unwrap()], n));
             }
         }
-        let mut sorted = came.clone();
-        sorted.sort_unstable();
-        assert_eq!(came, sorted, "by Device, and as they came for each");
         assert_eq!(came.len() as u64, count);
+        let (first, rest) = came.split_at(MESSAGES_MAX);
+        assert!(first.is_sorted_by_key(|(_, n)| *n), "as they came");
+        assert!(rest.is_sorted(), "by Device, and as they came for each");
     }
 
     #[test]

@@ -102,7 +102,7 @@ impl Checkpoint {
     }
 }
 
-/// A checkpoint under a signature that has been verified: there is no other way to one.
+/// A checkpoint under a signature that has been verified: here, or by [`SignedCheckpoint::assemble_verified`] where it came from the token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SignedCheckpoint {
     checkpoint: Checkpoint,
@@ -121,11 +121,13 @@ impl SignedCheckpoint {
     }
 
     /// The same with a signature that was verified over [`Checkpoint::text`] where it came from the token, with the key `by` (`04 ‖ x ‖ y`). It
-    /// is not verified again if that is this very key: a command waits for two of these, and a verification takes as long as a signature.
-    pub fn assemble_verified(
+    /// is not verified again if that is this very key: a command waits for two of these, and a verification takes about as long as a
+    /// C_Sign of SoftHSM.
+    pub(crate) fn assemble_verified(
         checkpoint: &Checkpoint,
         key: &Verifier,
-        (signature, by): (&[u8; 64], &[u8]),
+        signature: &[u8; 64],
+        by: &[u8],
     ) -> Result<Self, CheckpointError> {
         if by != key.point() {
             return Self::assemble(checkpoint, key, signature);

@@ -76,7 +76,12 @@ fn a_signature_of_r_and_s_is_put_under_a_checkpoint_only_if_it_verifies() {
         rest = &rest[2 + len..];
     }
     let signed = SignedCheckpoint::assemble(&checkpoint(), &ours.verifier, &fixed).unwrap();
-    assert_eq!(SignedCheckpoint::verify(signed.octets(), &ours.verifier), Ok(signed));
+    assert_eq!(SignedCheckpoint::verify(signed.octets(), &ours.verifier), Ok(signed.clone()));
+    let verified = SignedCheckpoint::assemble_verified(&checkpoint(), &ours.verifier, &fixed, ours.verifier.point());
+    assert_eq!(verified, Ok(signed));
     fixed[63] ^= 1;
     assert!(SignedCheckpoint::assemble(&checkpoint(), &ours.verifier, &fixed).is_err());
+    // What another key verified is verified again.
+    let other = Signer::new(ORIGIN).verifier;
+    assert!(SignedCheckpoint::assemble_verified(&checkpoint(), &ours.verifier, &fixed, other.point()).is_err());
 }

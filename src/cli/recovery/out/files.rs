@@ -196,7 +196,12 @@ impl Files {
                 return Err(other("request", found));
             }
             if folder.version != VERSION {
-                return Err(other("version", folder.version.to_string()));
+                return Err(CliError::Unfit(format!(
+                    "{}: its manifest has version {}, and only version {VERSION} is gone on with; choose another --out, into which all commands \
+                     come again. `recovery check` reads both",
+                    path.display(),
+                    folder.version
+                )));
             }
             folder.in_order &= Self::keep_whole(path, files)?;
         }

@@ -207,7 +207,10 @@ fn a_folder_of_the_version_before_is_not_gone_on_with_for_it_does_not_say_what_i
     let before = fs::read_to_string(path.join(NAME)).unwrap().replacen("\"version\": 2", "\"version\": 1", 1);
     fs::write(path.join(NAME), &before).unwrap();
     let error = open(path, FileSize::Commands(4)).err().unwrap().to_string();
-    assert!(error.contains("its files are of version 1; choose another --out"), "{error}");
+    assert!(
+        error.contains("its manifest has version 1, and only version 2 is gone on with; choose another --out"),
+        "{error}"
+    );
     assert_eq!(fs::read_to_string(path.join(NAME)).unwrap(), before);
 }
 

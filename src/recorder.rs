@@ -544,6 +544,11 @@ impl Recorder {
         let Some(signer) = self.signer.as_mut() else { return Ok(()) };
         let origin = self.fold.origin().ok_or(CannotRecord::Fold(FoldError::Genesis))?.clone();
         let note = signer.sign(&Checkpoint::new(origin, self.durable))?;
+        // The store keeps the note as it is, and everything after believes it.
+        let Head { size, root: found } = note.head();
+        if note.head() != self.durable {
+            return Err(StoreError::CheckpointMismatch { size, expected: self.durable.root, found }.into());
+        }
         self.store.put_checkpoint(self.durable, note.octets())?;
         self.checkpointed = self.durable.size;
         tracing::info!(target: CHECKPOINT_TARGET, size = self.durable.size, root = %self.durable.root, "checkpoint");

@@ -352,6 +352,9 @@ struct Listening {
     store: MemoryStore,
     heard: Arc<Mutex<Vec<Heard>>>,
     refuses: Arc<AtomicBool>,
+    /// Answers with the first checkpoint that it signed, whichever is asked for.
+    repeats: Arc<AtomicBool>,
+    first: Option<SignedCheckpoint>,
 }
 
 impl Listening {
@@ -369,10 +372,11 @@ impl CheckpointSigner for Listening {
     fn sign(&mut self, checkpoint: &Checkpoint) -> Result<SignedCheckpoint, CannotRecord> {
         self.hear("signed", checkpoint);
         if self.refuses.swap(false, Ordering::SeqCst) {
-            Err(HsmError::Locked.into())
-        } else {
-            self.signer.sign(checkpoint)
+            return Err(HsmError::Locked.into());
         }
+        let signed = self.signer.sign(checkpoint)?;
+        let first = self.first.get_or_insert_with(|| signed.clone());
+        Ok(if self.repeats.load(Ordering::SeqCst) { first.clone() } else { signed })
     }
 }
 
@@ -380,11 +384,18 @@ impl CheckpointSigner for Listening {
 fn a_checkpoint_is_begun_while_its_entries_are_made_durable_and_asked_for_only_once_they_are() {
     let fixture = Fixture::new();
     let store = fixture.in_memory();
-    let (heard, refuses) = (Arc::<Mutex<Vec<_>>>::default(), Arc::<AtomicBool>::default());
+    let heard = Arc::<Mutex<Vec<_>>>::default();
+    let (refuses, repeats) = (Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default());
     let recorder = || {
         let mut recorder = fixture.without_key();
-        let (heard, refuses) = (Arc::clone(&heard), Arc::clone(&refuses));
-        recorder.set_signer(Box::new(Listening { signer: fixture.signer(), store: store.clone(), heard, refuses }));
+        recorder.set_signer(Box::new(Listening {
+            signer: fixture.signer(),
+            store: store.clone(),
+            heard: Arc::clone(&heard),
+            refuses: Arc::clone(&refuses),
+            repeats: Arc::clone(&repeats),
+            first: None,
+        }));
         recorder
     };
     let taken = || std::mem::take(&mut *heard.lock().unwrap());
@@ -405,6 +416,16 @@ fn a_checkpoint_is_begun_while_its_entries_are_made_durable_and_asked_for_only_o
     assert_eq!(taken(), [("begun", size + 3, false), ("signed", size + 3, true)]);
     assert_eq!((store.head().unwrap().size, one.checkpointed()), (size + 3, size + 3));
 
+    // A note of another head than was asked for is kept for none.
+    let covered = store.latest_checkpoint().unwrap();
+    repeats.store(true, Ordering::SeqCst);
+    let other_head = ask(&mut one);
+    assert!(matches!(other_head, Err(CannotRecord::Store(StoreError::CheckpointMismatch { .. }))), "{other_head:?}");
+    assert_eq!(store.latest_checkpoint().unwrap(), covered);
+    repeats.store(false, Ordering::SeqCst);
+    ask(&mut one).unwrap();
+    assert_eq!((taken().len(), one.checkpointed()), (4, size + 5));
+
     // Who has lost the ledger to somebody else begins nothing.
     let lost = ask(&mut other);
     assert!(matches!(lost, Err(CannotRecord::Store(StoreError::SizeMoved { .. }))), "{lost:?}");
@@ -419,7 +440,7 @@ fn a_checkpoint_is_begun_while_its_entries_are_made_durable_and_asked_for_only_o
         Ok(index)
     });
     assert!(matches!(failed, Err(CannotRecord::Store(StoreError::SignatureExists { .. }))), "{failed:?}");
-    assert_eq!(taken(), [("begun", size + 4, false)]);
+    assert_eq!(taken(), [("begun", size + 6, false)]);
     assert_eq!((store.head().unwrap(), store.latest_checkpoint().unwrap()), before);
 }
 

@@ -30,7 +30,7 @@ use crate::domain::ledger::entry::{
     Actor, ClockAccepted, ClockJumped, ClockState, Entry, EntryError, Event, Reason, RefusalsFolded, Refused, VERSION,
 };
 use crate::domain::ledger::merkle::{Head, Leaf};
-use crate::domain::names::{DeterminationId, DeviceId, Digest, KeyLabel, RequestId};
+use crate::domain::names::{DeterminationId, DeviceId, Digest, KeyLabel, Origin, RequestId};
 use crate::domain::policy::facts::{DeviceFacts, IntentState, Listed};
 use crate::domain::responses::{DeviceKey, ImportedKey, Responded, ResultLine};
 use crate::domain::time::Timestamp;
@@ -543,12 +543,7 @@ impl Recorder {
     fn checkpoint(&mut self) -> Result<(), CannotRecord> {
         let Some(signer) = self.signer.as_mut() else { return Ok(()) };
         let origin = self.fold.origin().ok_or(CannotRecord::Fold(FoldError::Genesis))?.clone();
-        let note = signer.sign(&Checkpoint::new(origin, self.durable))?;
-        // The store keeps the note as it is, and everything after believes it.
-        let Head { size, root: found } = note.head();
-        if note.head() != self.durable {
-            return Err(StoreError::CheckpointMismatch { size, expected: self.durable.root, found }.into());
-        }
+        let note = signed(&mut **signer, origin, self.durable)?;
         self.store.put_checkpoint(self.durable, note.octets())?;
         self.checkpointed = self.durable.size;
         tracing::info!(target: CHECKPOINT_TARGET, size = self.durable.size, root = %self.durable.root, "checkpoint");
@@ -585,6 +580,17 @@ impl Recorder {
             Change::List { .. } | Change::Release { .. } => {}
         }
         Ok(())
+    }
+}
+
+/// The checkpoint over a head, signed: over this one and no other, for the store keeps the note as it is, and everything after believes it.
+fn signed(signer: &mut dyn CheckpointSigner, origin: Origin, head: Head) -> Result<SignedCheckpoint, CannotRecord> {
+    let note = signer.sign(&Checkpoint::new(origin, head))?;
+    let Head { size, root: found } = note.head();
+    if note.head() == head {
+        Ok(note)
+    } else {
+        Err(StoreError::CheckpointMismatch { size, expected: head.root, found }.into())
     }
 }
 

@@ -3,10 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::{CHECKPOINT_TARGET, CannotRecord, CheckpointSigner, Documents, Moment, Recorder, SIGNER_PAUSE_MAX};
+use super::{CHECKPOINT_TARGET, CannotRecord, CheckpointSigner, Documents, Moment, Recorder, SIGNER_PAUSE_MAX, signed};
 use crate::domain::fold::snapshot::{self, FOLD_PART, Tables, TargetsSeen, targets_part};
 use crate::domain::fold::{Fold, FoldError};
-use crate::domain::ledger::checkpoint::Checkpoint;
 use crate::domain::ledger::entry::{Actor, ClockState, Entry, Event, VERSION};
 use crate::domain::ledger::merkle::Head;
 use crate::domain::ledger::snapshots::TargetsKept;
@@ -145,7 +144,7 @@ struct Vouching<'a> {
 impl Vouching<'_> {
     fn sign(&mut self, head: Head) -> Result<Vec<u8>, CannotRecord> {
         // Signed before it is durable: nobody is shown it before it is, and a crash in between leaves it with nobody.
-        Ok(self.signer.sign(&Checkpoint::new(self.origin.clone(), head))?.octets().to_vec())
+        Ok(signed(self.signer, self.origin.clone(), head)?.octets().to_vec())
     }
 }
 

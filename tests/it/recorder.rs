@@ -20,7 +20,8 @@ use smkid::domain::names::{Digest, IncidentId, KeyId, KeyLabel, RequestId};
 use smkid::hsm::HsmError;
 use smkid::pipeline::{self, Request, WantedSet};
 use smkid::recorder::{
-    CannotRecord, CheckpointSigner, Recorded, Recorder, SNAPSHOT_LEAVES_AT_STOP, SNAPSHOT_LISTED, record_alone,
+    CannotRecord, CheckpointSigner, Recorded, Recorder, SNAPSHOT_LEAVES, SNAPSHOT_LEAVES_AT_STOP, SNAPSHOT_LISTED,
+    record_alone,
 };
 use smkid::service::clock::SILENCE_MS_MAX;
 use smkid::state::{self, StateError};
@@ -425,6 +426,16 @@ fn a_checkpoint_is_begun_while_its_entries_are_made_durable_and_asked_for_only_o
     repeats.store(false, Ordering::SeqCst);
     ask(&mut one).unwrap();
     assert_eq!((taken().len(), one.checkpointed()), (4, size + 5));
+    // Nor for a snapshot, of which nothing stays then.
+    let before = (store.head().unwrap(), store.latest_checkpoint().unwrap());
+    repeats.store(true, Ordering::SeqCst);
+    one.set_snapshot_leaves(1);
+    let other_head = one.snapshot_if_due();
+    assert!(matches!(other_head, Err(CannotRecord::Store(StoreError::CheckpointMismatch { .. }))), "{other_head:?}");
+    assert_eq!((store.head().unwrap(), store.latest_checkpoint().unwrap()), before);
+    assert_eq!(taken().iter().map(|(what, size, _)| (*what, *size)).collect::<Vec<_>>(), [("signed", size + 6)]);
+    repeats.store(false, Ordering::SeqCst);
+    one.set_snapshot_leaves(SNAPSHOT_LEAVES);
 
     // Who has lost the ledger to somebody else begins nothing.
     let lost = ask(&mut other);

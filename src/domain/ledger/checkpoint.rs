@@ -117,7 +117,7 @@ impl SignedCheckpoint {
 
     /// Puts a token's signature (r ‖ s) under a checkpoint, and verifies it.
     pub fn assemble(checkpoint: &Checkpoint, key: &Verifier, signature: &[u8; 64]) -> Result<Self, CheckpointError> {
-        Self::from_note(Note::assemble(&checkpoint.text(), key, &signature_to_der(signature))?, key)
+        Self::from_note(put_under(checkpoint, key, signature)?, key)
     }
 
     /// The same with a signature that was verified over [`Checkpoint::text`] where it came from the token, with the key `by` (`04 ‖ x ‖ y`). It
@@ -129,10 +129,10 @@ impl SignedCheckpoint {
         signature: &[u8; 64],
         by: &[u8],
     ) -> Result<Self, CheckpointError> {
+        let note = put_under(checkpoint, key, signature)?;
         if by != key.point() {
-            return Self::assemble(checkpoint, key, signature);
+            return Self::from_note(note, key);
         }
-        let note = Note::assemble(&checkpoint.text(), key, &signature_to_der(signature))?;
         debug_assert_eq!(note.verify(key), Ok(()), "whoever calls this has verified it");
         Self::verified(note, key)
     }
@@ -164,6 +164,10 @@ impl SignedCheckpoint {
     pub fn octets(&self) -> &[u8] {
         self.note.octets()
     }
+}
+
+fn put_under(checkpoint: &Checkpoint, key: &Verifier, signature: &[u8; 64]) -> Result<Note, NoteError> {
+    Note::assemble(&checkpoint.text(), key, &signature_to_der(signature))
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 use std::future::Future;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -36,6 +37,9 @@ pub const DOCUMENT_LEN_MAX: u64 = 4 * 1024 * 1024;
 pub const SIGN_LEN_MAX: u64 = 64 * 1024 * 1024;
 /// What is read of a body that nobody wants, so that its sender gets to read why.
 const DRAIN_LEN_MAX: u64 = 1024 * 1024;
+/// How long the head of a stream waits for the first piece, and goes with it if that comes: long for a command (some 2 ms), and too short
+/// for a person to notice.
+const HEAD_ALONE_AFTER: Duration = Duration::from_millis(50);
 
 /// The methods in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -306,7 +310,7 @@ pub fn routes<E: Engine>() -> Vec<Route<E>> {
         row::<Reading, E, _, _>(Get, "/v1/incidents/{incident}/timeline", "incident-timeline", "An incident's story, a thousand items at a time.", Query(SchemaOf::of::<wire::StoryOf>()), gives::<wire::Timeline>(),
             |p, ask| async move { let (engine, caller) = p.pass(); json(&engine.incident_timeline(caller, ask.name("incident")?, ask.query()?).await?) }),
         row::<Reading, E, _, _>(Get, "/v1/incidents/{incident}/devices", "incident-devices", "The Relevant Devices and what became of each, as CSV.", Nothing, Gives::Text,
-            |p, ask| async move { let (engine, caller) = p.pass(); Ok(stream(engine.incident_devices(caller, ask.name("incident")?).await?, Gives::Text)) }),
+            |p, ask| async move { let (engine, caller) = p.pass(); Ok(stream(engine.incident_devices(caller, ask.name("incident")?).await?, Gives::Text).await) }),
         row::<Reading, E, _, _>(Get, "/v1/incidents/{incident}/devices/{device}", "incident-history", "One Device's story in the incident: its SMI Statuses, its commands, its Responses.", Nothing, gives::<wire::DeviceHistory>(),
             |p, ask| async move { let (engine, caller) = p.pass(); json(&engine.incident_history(caller, ask.name("incident")?, ask.name("device")?).await?) }),
 
@@ -315,7 +319,7 @@ pub fn routes<E: Engine>() -> Vec<Route<E>> {
         row::<Reading, E, _, _>(Get, "/v1/incidents/{incident}/files", "file-list", "The files of an incident.", Nothing, gives::<wire::Files>(),
             |p, ask| async move { let (engine, caller) = p.pass(); json(&engine.file_list(caller, ask.name("incident")?).await?) }),
         row::<Reading, E, _, _>(Get, "/v1/incidents/{incident}/files/{sha256}/statuses", "file-statuses", "What an SMI Status extract says of the targets that is not recorded of them, as CSV: what is new, and what contradicts.", Nothing, Gives::Text,
-            |p, ask| async move { let (engine, caller) = p.pass(); Ok(stream(engine.file_statuses(caller, ask.name("incident")?, ask.name("sha256")?).await?, Gives::Text)) }),
+            |p, ask| async move { let (engine, caller) = p.pass(); Ok(stream(engine.file_statuses(caller, ask.name("incident")?, ask.name("sha256")?).await?, Gives::Text).await) }),
         row::<Reading, E, _, _>(Get, "/v1/people/{person}/activity", "person-activity", "What a person signed or asked for, some hundreds of entries at a time.", Query(SchemaOf::of::<wire::ActivityOf>()), gives::<wire::Activity>(),
             |p, ask| async move { let (engine, caller) = p.pass(); json(&engine.person_activity(caller, ask.name("person")?, ask.query()?).await?) }),
         row::<Operating, E, _, _>(Post, "/v1/exercises", "exercise-record", "Records that the arrangements were rehearsed.", takes::<wire::ExerciseRecord>(BODY_LEN_MAX), gives::<wire::Recorded>(),
@@ -356,17 +360,17 @@ pub fn routes<E: Engine>() -> Vec<Route<E>> {
             |p, ask| async move { let (engine, caller) = p.pass(); json(&engine.hsm_retry_login(caller, ask.name("token")?).await?) }),
 
         row::<Operating, E, _, _>(Post, "/v1/recovery/sign", "recovery-sign", "Signs recovery commands under a determination.", takes_and_form::<wire::RecoverySign>(SIGN_LEN_MAX), Gives::Lines,
-            |p, ask| async move { let (engine, caller) = p.pass(); let (sign, form) = (one_scope(ask.json()?)?, ask.form()?); Ok(stream(engine.recovery_sign(caller, sign, form).await?, commands(form))) }),
+            |p, ask| async move { let (engine, caller) = p.pass(); let (sign, form) = (one_scope(ask.json()?)?, ask.form()?); Ok(stream(engine.recovery_sign(caller, sign, form).await?, commands(form)).await) }),
         row::<Reading, E, _, _>(Get, "/v1/recovery/requests/{request}", "recovery-request", "How far a request has come.", Nothing, gives::<wire::RequestState>(),
             |p, ask| async move { let (engine, caller) = p.pass(); json(&engine.recovery_request(caller, ask.name("request")?).await?) }),
         row::<Operating, E, _, _>(Post, "/v1/recovery/requests/{request}/commands", "recovery-fetch", "Hands over the signed commands of a request, made again from the ledger.", takes_and_form::<wire::RecoveryFetch>(SIGN_LEN_MAX), Gives::Lines,
-            |p, ask| async move { let (engine, caller) = p.pass(); let (request, form) = (ask.name("request")?, ask.form()?); Ok(stream(engine.recovery_fetch(caller, request, ask.json()?, form).await?, commands(form))) }),
+            |p, ask| async move { let (engine, caller) = p.pass(); let (request, form) = (ask.name("request")?, ask.form()?); Ok(stream(engine.recovery_fetch(caller, request, ask.json()?, form).await?, commands(form)).await) }),
         row::<Reading, E, _, _>(Get, "/v1/recovery/unknowns", "recovery-unknowns", "Intents whose outcome nobody knows.", Query(SchemaOf::of::<wire::UnknownsOf>()), gives::<wire::Unknowns>(),
             |p, ask| async move { let (engine, caller) = p.pass(); json(&engine.recovery_unknowns(caller, ask.query()?).await?) }),
         row::<Operating, E, _, _>(Post, "/v1/recovery/settle", "recovery-settle", "Says what is to become of unknowns.", takes_and_form::<wire::RecoverySettle>(SIGN_LEN_MAX), Gives::Lines,
-            |p, ask| async move { let (engine, caller) = p.pass(); let form = ask.form()?; Ok(stream(engine.recovery_settle(caller, ask.json()?, form).await?, commands(form))) }),
+            |p, ask| async move { let (engine, caller) = p.pass(); let form = ask.form()?; Ok(stream(engine.recovery_settle(caller, ask.json()?, form).await?, commands(form)).await) }),
         row::<Operating, E, _, _>(Post, "/v1/recovery/responses", "recovery-responses", "Takes in what Devices answered, and judges it.", takes::<wire::RecoveryResponses>(BODY_LEN_MAX), Gives::ResponseLines,
-            |p, ask| async move { let (engine, caller) = p.pass(); Ok(stream(engine.recovery_responses(caller, ask.json()?).await?, Gives::ResponseLines)) }),
+            |p, ask| async move { let (engine, caller) = p.pass(); Ok(stream(engine.recovery_responses(caller, ask.json()?).await?, Gives::ResponseLines).await) }),
         row::<Operating, E, _, _>(Post, "/v1/recovery/certificates", "recovery-certificates", "Verifies certificates of Devices, so that their Responses need none.", takes::<wire::DeviceCertificates>(BODY_LEN_MAX), gives::<wire::CertificatesImported>(),
             |p, ask| async move { let (engine, caller) = p.pass(); json(&engine.recovery_certificates(caller, ask.json()?).await?) }),
         row::<Reading, E, _, _>(Get, "/v1/recovery/devices", "recovery-devices", "How far each Device of a determination has come.", Query(SchemaOf::of::<wire::DevicesOf>()), gives::<wire::RecoveryDevices>(),
@@ -393,9 +397,9 @@ pub fn routes<E: Engine>() -> Vec<Route<E>> {
         row::<Reading, E, _, _>(Get, "/v1/ledger/checkpoints", "ledger-checkpoints", "Every checkpoint, oldest first.", Nothing, gives::<wire::Checkpoints>(),
             |p, _| async move { let (engine, caller) = p.pass(); json(&engine.ledger_checkpoints(caller).await?) }),
         row::<Reading, E, _, _>(Get, "/v1/ledger/leaves", "ledger-leaves", "Leaves in the form of a C2SP tlog-tiles entry bundle.", Query(SchemaOf::of::<wire::LeafRange>()), Gives::Octets,
-            |p, ask| async move { let (engine, caller) = p.pass(); Ok(stream(engine.ledger_leaves(caller, ask.query()?).await?, Gives::Octets)) }),
+            |p, ask| async move { let (engine, caller) = p.pass(); Ok(stream(engine.ledger_leaves(caller, ask.query()?).await?, Gives::Octets).await) }),
         row::<Reading, E, _, _>(Get, "/v1/ledger/signatures", "ledger-signatures", "The released signatures of the intents in a range.", Query(SchemaOf::of::<wire::LeafRange>()), Gives::Octets,
-            |p, ask| async move { let (engine, caller) = p.pass(); Ok(stream(engine.ledger_signatures(caller, ask.query()?).await?, Gives::Octets)) }),
+            |p, ask| async move { let (engine, caller) = p.pass(); Ok(stream(engine.ledger_signatures(caller, ask.query()?).await?, Gives::Octets).await) }),
         row::<Reading, E, _, _>(Get, "/v1/ledger/entries", "ledger-entries", "Entries, filtered, some hundreds at a time.", Query(SchemaOf::of::<wire::EntriesOf>()), gives::<wire::Entries>(),
             |p, ask| async move { let (engine, caller) = p.pass(); json(&engine.ledger_entries(caller, ask.query()?).await?) }),
         row::<Reading, E, _, _>(Get, "/v1/ledger/proof/{index}", "ledger-proof", "The receipt of an entry, a C2SP tlog-proof.", Nothing, Gives::Text,
@@ -403,7 +407,7 @@ pub fn routes<E: Engine>() -> Vec<Route<E>> {
         row::<Reading, E, _, _>(Get, "/v1/ledger/blobs", "ledger-blobs", "The digests of all documents that entries refer to.", Nothing, gives::<wire::Blobs>(),
             |p, _| async move { let (engine, caller) = p.pass(); json(&engine.ledger_blobs(caller).await?) }),
         row::<Reading, E, _, _>(Get, "/v1/ledger/blobs/{sha256}", "ledger-blob", "One of those documents.", Nothing, Gives::Octets,
-            |p, ask| async move { let (engine, caller) = p.pass(); Ok(stream(engine.ledger_blob(caller, ask.name("sha256")?).await?, Gives::Octets)) }),
+            |p, ask| async move { let (engine, caller) = p.pass(); Ok(stream(engine.ledger_blob(caller, ask.name("sha256")?).await?, Gives::Octets).await) }),
     ]
 }
 
@@ -573,17 +577,28 @@ const fn commands(form: wire::Form) -> Gives {
 
 /// A failure in the middle is seen as a cut, never as a short answer that looks whole. Octets break the connection. Lines just
 /// end, without their summary, so that those before them, which a broken connection may lose, still arrive.
-fn stream(octets: Octets, gives: Gives) -> Response {
+///
+/// The head waits a moment for the first piece: a caller that is woken for a head alone takes the core from whoever signs for it.
+async fn stream(mut octets: Octets, gives: Gives) -> Response {
     let is_marked_by_summary = matches!(gives, Gives::Lines | Gives::Container | Gives::ResponseLines);
-    let pieces = futures_util::stream::unfold(octets, move |mut octets| async move {
-        let piece = octets.recv().await?;
+    let first = tokio::time::timeout(HEAD_ALONE_AFTER, octets.recv()).await.ok().flatten();
+    if let Some(Err(failure)) = first.as_ref().filter(|_| !is_marked_by_summary) {
+        // There is a head yet to say it. (Where a summary is due, something was recorded, and a failure would say that nothing was.)
+        tracing::warn!(%failure, "an answer fails before its first piece");
+        return failed(failure);
+    }
+    let pieces = futures_util::stream::unfold((first, octets), move |(first, mut octets)| async move {
+        let piece = match first {
+            Some(first) => first,
+            None => octets.recv().await?,
+        };
         if let Err(failure) = &piece {
             tracing::warn!(%failure, "an answer is cut");
             if is_marked_by_summary {
                 return None;
             }
         }
-        Some((piece, octets))
+        Some((piece, (None, octets)))
     });
     answer(Body::from_stream(pieces), gives)
 }
@@ -603,3 +618,6 @@ fn problem_response(failure: &Failure, problem: &super::failure::Problem) -> Res
     }
     response
 }
+
+#[cfg(test)]
+mod tests;

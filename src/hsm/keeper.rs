@@ -682,7 +682,7 @@ impl Pipe {
                 break;
             }
         }
-        // The worker's reader sees the end of the pipe and ends; if it hears nothing any more, the keeper sees its silence.
+        // Whoever reads in the worker sees the end of the pipe, and the worker ends; if it hears nothing any more, the keeper sees its silence.
         if let Some(writer) = &*lock(&self.writer) {
             let _ = writer.socket.shutdown(Shutdown::Write);
         }

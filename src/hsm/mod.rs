@@ -7,6 +7,7 @@
 //!     │  ▲                                        │          ring: SHA-256 of the whole octets
 //!     │  └── verify.rs: ring, before it leaves    └─────────▶ pkcs11.rs ─▶ the vendor's module
 //!     │    kills a worker that overruns; says for each item whether it was signed, failed, not signed or unknown
+//!     ├── worker/turns.rs: which thread of the worker reads the pipe, which sign, which wait
 //!     ├── breaker.rs, healer.rs: when a worker that is gone is replaced; offers.rs: whether a PIN may be offered
 //!     ├── contingency.rs: what stands beside a contingency key, and how it gets out (pkcs11/contingency.rs)
 //!     ├── pin.rs: where the PIN comes from; one_time.rs: it goes sealed to the worker alone

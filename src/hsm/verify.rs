@@ -56,8 +56,9 @@ const SPKI_PREFIX: [u8; 26] = [
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// As many threads as there are cores, shared by all tokens: verifying costs as much as signing (54 µs), so that one thread
-/// would be the bottleneck, and more than cores would only wait.
+/// One thread fewer than there are cores, but one at least, shared by all tokens. Where a token signs off the machine, verifying is half
+/// of what a command costs here, and else a third: so that even one of two cores is enough for it. The core that is left is there for a
+/// signer that comes back from its token while a group of signatures is verified, which takes milliseconds: its session would wait.
 pub struct Pool {
     jobs: mpsc::Sender<Job>,
 }
@@ -69,7 +70,7 @@ impl Pool {
         POOL.get_or_init(|| {
             let (jobs, waiting) = mpsc::channel::<Job>();
             let waiting: &'static Mutex<mpsc::Receiver<Job>> = Box::leak(Box::new(Mutex::new(waiting)));
-            let threads = thread::available_parallelism().map_or(1, usize::from);
+            let threads = thread::available_parallelism().map_or(1, usize::from).saturating_sub(1).max(1);
             for n in 0..threads {
                 thread::Builder::new()
                     .name(format!("verify-{n}"))

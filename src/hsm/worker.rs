@@ -1,13 +1,16 @@
 //! Shell: the worker process, `smkid hsm-worker`. One for each token; it alone loads the vendor's module.
 //!
-//! Threads: the reader (the main thread) takes frames; `watch` gives signs of life, whatever the module does; `post` sends answers
-//! together that come together; `manage` does everything but signing, one call after the other; each `sign-n` owns one session.
+//! Threads: each `sign-n` owns one session, and they read the pipe in turns; the main thread reads while none of them is free (turns.rs);
+//! `watch` gives signs of life, whatever the module does; `post` sends answers together that come together; `manage` does everything
+//! but signing, one call after the other.
 //!
 //! Before an item is begun the *mark* is raised above its number (memory shared with the daemon that outlives this
 //! process). So whatever kills this process, items not below the mark were provably never submitted. What was signed is noted behind it
 //! until it was sent, so that only what the module had in hand is unknown.
 
-use std::collections::{BTreeMap, VecDeque};
+mod turns;
+
+use std::collections::BTreeMap;
 use std::io;
 use std::net::Shutdown;
 use std::os::fd::{AsFd, OwnedFd};
@@ -18,21 +21,20 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use ring::digest;
-use rustix::process::Signal;
-use zeroize::Zeroize as _;
-
+use self::turns::{Claimed, Pipe, Queue};
 use super::contingency::{Material, release_info};
 use super::errors::{Certainty, Class, HsmError};
 use super::hardening;
-use super::kinds::{self, Facts, Kind, Shown};
+use super::kinds::{self, Facts};
 use super::one_time::{OneTimeKey, PinFor, SealTo, pin_info};
 use super::pin;
 use super::pkcs11::contingency::WrappingKey;
 use super::pkcs11::{KeyHandle, LoggedIn, Login, Signer};
-use super::protocol::{self, Answer, FrameError, FromWorker, GROUP_LEN_MAX, Manage, Managed, Setup, ToWorker};
+use super::protocol::{self, Answer, FrameError, FromWorker, GROUP_LEN_MAX, Manage, Managed, Setup};
 use super::{ExpectedKey, KeyReport, TokenReport};
 use crate::domain::names::{Digest, KeyId, KeyLabel, KeyUse, Origin};
+use ring::digest;
+use rustix::process::Signal;
 
 /// How long an answer may wait for those of other signers while there is more to sign. Each frame wakes the daemon four times over, and
 /// on a machine with few cores each of those takes the core from a signer: at 16 sessions of 5 ms, a frame for each answer cost
@@ -137,14 +139,15 @@ fn run(warnings: Vec<String>) -> Result<(), WorkerError> {
             .spawn(move || shared.manage(token, &setup, &report, &waiting))?
     };
 
-    let ended = shared.read(&mut from_daemon, &calls, &mut buffer);
+    let ended = shared.read(Pipe { from_daemon, buffer: buffer.into(), calls });
 
     // Trap: C_Finalize, or the end of the process, beside a running call crashes. So everyone is back before either.
     shared.close();
-    drop(calls);
     for signer in signers {
         let _ = signer.join();
     }
+    // Nobody reads any more: so the manager has its last call.
+    drop(lock(&shared.pipe).take());
     shared.send_held();
     shared.give_up();
     if let Some(error) = lock(&shared.broken).take() {
@@ -183,25 +186,6 @@ struct Key {
     spki: Vec<u8>,
 }
 
-/// A batch as it waits: its items are taken one by one, in order.
-struct Job {
-    key: Arc<Key>,
-    generation: u64,
-    not_after_unix_ms: i64,
-    next_seq: u64,
-    items: std::vec::IntoIter<(Kind, Shown)>,
-}
-
-/// An item that a signer has claimed.
-struct Claimed {
-    key: Arc<Key>,
-    generation: u64,
-    not_after_unix_ms: i64,
-    seq: u64,
-    kind: Kind,
-    shown: Shown,
-}
-
 /// A call of the module, seen from outside: when it began, in milliseconds since the worker started, plus one; 0 for none.
 #[derive(Default)]
 struct Slot {
@@ -230,9 +214,13 @@ struct Shared {
     broken: Mutex<Option<HsmError>>,
     /// Why the last signer that wanted a session got none; none once one got its.
     lacking: Mutex<Option<String>>,
-    queue: Mutex<VecDeque<Job>>,
-    /// For signers with a session: something came to be signed, or the worker is closing.
+    queue: Mutex<Queue>,
+    /// The reading side of the pipe, locked by whoever reads; none at the start and at the end.
+    pipe: Mutex<Option<Pipe>>,
+    /// For signers with a session: something came to be signed, or the pipe is to be read, or the worker is closing.
     come: Condvar,
+    /// For the main thread, which reads when no signer is free: it is to look again, or the worker is closing.
+    spare: Condvar,
     /// For signers without one, which pause: something came and nobody can sign it, or the worker is closing.
     needed: Condvar,
     mark: OwnedFd,
@@ -255,8 +243,10 @@ impl Shared {
             closing: AtomicBool::new(false),
             broken: Mutex::new(None),
             lacking: Mutex::new(None),
-            queue: Mutex::default(),
+            queue: Mutex::new(Queue::unread()),
+            pipe: Mutex::default(),
             come: Condvar::new(),
+            spare: Condvar::new(),
             needed: Condvar::new(),
             mark,
             keys: Mutex::default(),
@@ -284,7 +274,7 @@ impl Shared {
         }
         while !held.is_empty() {
             let rest = held.split_off(held.len().min(FRAME_ANSWERS_MAX));
-            // A daemon that is gone needs no answer; the reader ends this process.
+            // A daemon that is gone needs no answer; whoever reads sees it gone, and this process ends.
             let _ = protocol::write_message(socket, &FromWorker::Answers(held), buffer);
             held = rest;
         }
@@ -383,65 +373,11 @@ impl Shared {
         });
     }
 
-    /// Takes frames until the daemon says so, or closes. A fence is answered at once, whatever the module is doing.
-    fn read(
-        &self,
-        from: &mut UnixStream,
-        calls: &mpsc::Sender<(u64, OwnedManage)>,
-        buffer: &mut Vec<u8>,
-    ) -> Result<(), FrameError> {
-        loop {
-            match protocol::decode(protocol::read_frame(from, buffer)?)? {
-                ToWorker::Sign { first_seq, generation, not_after_unix_ms, key, items } => {
-                    let Some(key) = lock(&self.keys).get(&key).cloned() else {
-                        let failed = |n| (first_seq + n, Answer::Failed(HsmError::KeyUnknown(key.clone())));
-                        self.send(&FromWorker::Answers((0..items.len() as u64).map(failed).collect()))?;
-                        // Nobody knows what kind of key it was to be.
-                        drop(items);
-                        buffer.zeroize();
-                        continue;
-                    };
-                    // A command of mode 9 has a symmetric key inside.
-                    let is_secret = key.use_ == KeyUse::Contingency;
-                    let shown = |octets: &[u8]| if is_secret { Shown::secret(octets) } else { Shown::new(octets) };
-                    let items: Vec<_> = items.into_iter().map(|item| (item.kind, shown(&item.octets))).collect();
-                    let job = Job { key, generation, not_after_unix_ms, next_seq: first_seq, items: items.into_iter() };
-                    let count = job.items.len();
-                    lock(&self.queue).push_back(job);
-                    // As many as there is work for: one that wakes for nothing takes a core from whoever waits for what the other signs.
-                    (0..count.min(self.slots.len() - 1)).for_each(|_| self.come.notify_one());
-                    if !self.has_session() {
-                        self.needed.notify_all();
-                    }
-                    if is_secret {
-                        buffer.zeroize();
-                    }
-                }
-                ToWorker::Fence { generation } => {
-                    self.generation.fetch_max(generation, Ordering::SeqCst);
-                    // After the store above a signer either sees the fence, or is seen here.
-                    let in_flight =
-                        self.slots.iter().filter_map(|slot| slot.seq.load(Ordering::SeqCst).checked_sub(1)).collect();
-                    self.send(&FromWorker::Fenced { generation, in_flight })?;
-                }
-                ToWorker::Manage { call, what } => {
-                    // A manager that is gone has said why; the daemon learns that this call came to nothing when we end.
-                    let _ = calls.send((call, OwnedManage::from(what)));
-                }
-                ToWorker::End => return Ok(()),
-            }
-        }
-    }
-
     /// From now on nothing new is begun. Whoever does not come back from the module within the deadline of a call takes the
     /// process with it: to end beside a running call would crash inside the module anyhow.
     fn close(&self) {
         self.closing.store(true, Ordering::SeqCst);
-        {
-            // Under the lock, so that no signer misses it between looking and waiting.
-            let _queue = lock(&self.queue);
-            self.wake_all();
-        }
+        self.wake_all(&lock(&self.queue));
         let grace = self.call_deadline;
         thread::spawn(move || {
             thread::sleep(grace);
@@ -450,76 +386,18 @@ impl Shared {
         });
     }
 
-    /// Gives up because of a fault that another item would meet too. Ends the reader by closing its side of the pipe.
+    /// Gives up because of a fault that another item would meet too. Whoever reads comes to the end of the pipe, whose reading side is
+    /// closed here.
     fn break_off(&self, error: HsmError) {
         lock(&self.broken).get_or_insert(error);
         self.closing.store(true, Ordering::SeqCst);
         let _ = lock(&self.to_daemon).0.shutdown(Shutdown::Read);
-        let _queue = lock(&self.queue);
-        self.wake_all();
-    }
-
-    fn wake_all(&self) {
-        self.come.notify_all();
-        self.needed.notify_all();
-    }
-
-    /// Says of everything that still waits that it was not begun.
-    fn give_up(&self) {
-        for job in std::mem::take(&mut *lock(&self.queue)) {
-            let first = job.next_seq;
-            let answers = (0..job.items.len() as u64).map(|n| (first + n, Answer::GivenUp)).collect();
-            let _ = self.send(&FromWorker::Answers(answers));
-        }
+        self.wake_all(&lock(&self.queue));
     }
 
     /// Whether any signer has a session.
     fn has_session(&self) -> bool {
         self.slots.iter().any(|slot| slot.has_session.load(Ordering::SeqCst))
-    }
-
-    /// Whether anything waits to be signed.
-    fn has_more(&self) -> bool {
-        lock(&self.queue).iter().any(|job| job.items.len() > 0)
-    }
-
-    /// Claims the next item and raises the mark above it; both under one lock, so that the mark is exact. `wait`: until there is
-    /// one. `None`: there is none, or the worker is closing.
-    fn claim(&self, wait: bool) -> Option<Claimed> {
-        let mut queue = lock(&self.queue);
-        loop {
-            if self.closing.load(Ordering::SeqCst) {
-                return None;
-            }
-            while let Some(job) = queue.front_mut() {
-                let Some((kind, shown)) = job.items.next() else {
-                    queue.pop_front();
-                    continue;
-                };
-                let seq = job.next_seq;
-                job.next_seq += 1;
-                // A mark that cannot be raised would make this item look untouched: then it must stay untouched.
-                if let Err(error) = protocol::raise_mark(&self.mark, seq) {
-                    drop(queue);
-                    let found = format!("the mark cannot be written: {error}");
-                    let _ = self.send(&FromWorker::Answers(vec![(seq, Answer::GivenUp)]));
-                    self.break_off(HsmError::Protocol { found });
-                    return None;
-                }
-                return Some(Claimed {
-                    key: job.key.clone(),
-                    generation: job.generation,
-                    not_after_unix_ms: job.not_after_unix_ms,
-                    seq,
-                    kind,
-                    shown,
-                });
-            }
-            if !wait {
-                return None;
-            }
-            queue = self.come.wait(queue).unwrap_or_else(PoisonError::into_inner);
-        }
     }
 
     /// Has a signer open a session before it claims anything: what has none would only fail what others can sign. False when
@@ -739,7 +617,7 @@ impl Shared {
     }
 }
 
-/// [`Manage`], on its way from the reader to `manage`.
+/// [`Manage`], on its way from whoever read it to `manage`.
 enum OwnedManage {
     ReadData { label: String },
     WriteData { label: String, octets: Vec<u8>, once: bool },

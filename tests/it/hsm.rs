@@ -9,7 +9,7 @@ use std::fs;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -205,6 +205,63 @@ fn signs_on_while_awaited_in_an_async_task() {
         all
     });
     assert_eq!(tally(&results, 100), [100, 0, 0, 0]);
+}
+
+/// Signers read the pipe in turns, and hand the turn on with what they read: were nobody woken where nobody reads, the next frame would
+/// stay unread.
+#[test]
+fn whatever_comes_alone_or_together_is_signed_on_any_number_of_sessions() {
+    let made = made();
+    for sessions in 1..=3 {
+        let token = made.start(made.hsm.config(sessions));
+        let (done, all_done) = mpsc::channel();
+        for asker in 0..3 {
+            let (token, done) = (token.clone(), done.clone());
+            thread::spawn(move || {
+                for n in 0..60 {
+                    // One alone mostly, as many as there are sessions, or more; now and then nothing for a while.
+                    let count = [1, 1, 2, 1, 3, 1, 7][(n + asker) % 7];
+                    let results = sign(&token, "recovery", commands(count));
+                    assert_eq!(tally(&results, count)[1..], [0, 0, 0]);
+                    if n % 16 == 0 {
+                        thread::sleep(Duration::from_millis(5));
+                        // A frame with nothing to sign; whoever read it hands on all the same.
+                        assert_eq!(token.list_keys().wait().unwrap().len(), 2);
+                    }
+                }
+                done.send(()).unwrap();
+            });
+        }
+        drop(done);
+        for _ in 0..3 {
+            let ended = all_done.recv_timeout(Duration::from_secs(60));
+            assert!(ended.is_ok(), "with {sessions} sessions: something was not signed, or never answered");
+        }
+    }
+}
+
+/// With each session on a command that came alone, nobody who signs is free to read. A fence that had to wait for a signature would not
+/// find it in flight.
+#[test]
+fn a_fence_is_answered_while_every_session_signs_a_command_that_came_alone() {
+    let made = made();
+    for sessions in 1..=2 {
+        let token = made.start(made.hsm.failing(sessions, "C_Sign * delay 2s"));
+        let alone = |tag| {
+            let item = ToSign::new(tag, Kind::Command, command(8, tag));
+            token.sign(&label("recovery"), vec![item], Timestamp::MAX).unwrap()
+        };
+        let tags: BTreeSet<u64> = (0..u64::from(sessions)).collect();
+        let asked: Vec<_> = tags.iter().map(|tag| alone(*tag)).collect();
+        eventually("all sessions sign", || made.hsm.calls("C_Sign") == u64::from(sessions));
+        let stopped = alone(9);
+        let ack = token.fence().wait().unwrap();
+        assert_eq!(ack.in_flight.into_iter().collect::<BTreeSet<_>>(), tags, "{sessions} sessions");
+        assert_eq!(stopped.wait_all()[0].outcome, Outcome::NotSigned(NotSigned::Fenced));
+        for results in asked {
+            assert!(matches!(results.wait_all()[0].outcome, Outcome::Signed(_)));
+        }
+    }
 }
 
 #[test]

@@ -193,7 +193,7 @@ impl Daemon {
             .arg("--config")
             .arg(configuration)
             // As the systemd unit has it: what is rehearsed and measured is what runs.
-            .env("MALLOC_ARENA_MAX", "2")
+            .env("MALLOC_ARENA_MAX", "1")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(appended)

@@ -583,7 +583,7 @@ async fn stream(mut octets: Octets, gives: Gives) -> Response {
     let is_marked_by_summary = matches!(gives, Gives::Lines | Gives::Container | Gives::ResponseLines);
     let first = tokio::time::timeout(HEAD_ALONE_AFTER, octets.recv()).await.ok().flatten();
     if let Some(Err(failure)) = first.as_ref().filter(|_| !is_marked_by_summary) {
-        // There is a head yet to say it. (Where a summary is due, something was recorded, and a failure would say that nothing was.)
+        // There is a head yet to say it. (Where a summary is due, something may have been recorded, and a failure would say that nothing was.)
         tracing::warn!(%failure, "an answer fails before its first piece");
         return failed(failure);
     }

@@ -21,6 +21,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use ring::digest;
+use rustix::process::Signal;
+
 use self::turns::{Claimed, Pipe, Queue};
 use super::contingency::{Material, release_info};
 use super::errors::{Certainty, Class, HsmError};
@@ -33,8 +36,6 @@ use super::pkcs11::{KeyHandle, LoggedIn, Login, Signer};
 use super::protocol::{self, Answer, FrameError, FromWorker, GROUP_LEN_MAX, Manage, Managed, Setup};
 use super::{ExpectedKey, KeyReport, TokenReport};
 use crate::domain::names::{Digest, KeyId, KeyLabel, KeyUse, Origin};
-use ring::digest;
-use rustix::process::Signal;
 
 /// How long an answer may wait for those of other signers while there is more to sign. Each frame wakes the daemon four times over, and
 /// on a machine with few cores each of those takes the core from a signer: at 16 sessions of 5 ms, a frame for each answer cost

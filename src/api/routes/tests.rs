@@ -36,7 +36,7 @@ async fn the_head_goes_alone_where_the_first_piece_is_long_in_coming() {
 }
 
 #[tokio::test]
-async fn a_failure_before_the_first_piece_is_answered_as_one_unless_something_was_recorded() {
+async fn a_failure_before_the_first_piece_is_answered_as_one_unless_something_may_have_been_recorded() {
     for (gives, status) in [(Gives::Octets, StatusCode::INTERNAL_SERVER_ERROR), (Gives::Lines, StatusCode::OK)] {
         let (pieces, octets) = mpsc::channel(1);
         pieces.send(bug()).await.unwrap();
